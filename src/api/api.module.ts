@@ -1,0 +1,38 @@
+import { Module } from '@nestjs/common';
+import { TerminusModule } from '@nestjs/terminus';
+import { AuditModule } from '../audit/audit.module.js';
+import { KeyringModule } from '../keyring/keyring.module.js';
+import { OrganizationsModule } from '../organizations/organizations.module.js';
+import { RevocationModule } from '../revocation/revocation.module.js';
+import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
+import { AuditController } from './audit.controller.js';
+import { HealthController } from './health.controller.js';
+import { OrganizationsController } from './organizations.controller.js';
+import { ScopesController } from './scopes.controller.js';
+import { SecretsController } from './secrets.controller.js';
+import { ServiceAccountsController } from './service-accounts.controller.js';
+import { SessionController } from './session.controller.js';
+import { UsersController } from './users.controller.js';
+
+/** Owns the management API: a controller method is a route, a permission and one call. Refuses to decide anything itself. */
+@Module({
+  imports: [
+    TerminusModule.forRoot({ gracefulShutdownTimeoutMs: 0, errorLogStyle: 'json', logger: false }),
+    AuditModule,
+    KeyringModule,
+    OrganizationsModule,
+    RevocationModule,
+    ServiceAccountsModule,
+  ],
+  controllers: [
+    SessionController,
+    OrganizationsController,
+    UsersController,
+    ScopesController,
+    ServiceAccountsController,
+    SecretsController,
+    AuditController,
+    HealthController,
+  ],
+})
+export class ApiModule {}

@@ -1,0 +1,152 @@
+import { Body, Controller, Get, HttpCode, Param, Post, Query, Res } from '@nestjs/common';
+import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import { IsInt, IsISO8601, IsString, Max, MaxLength, Min } from 'class-validator';
+import type { FastifyReply } from 'fastify';
+import { CurrentCaller, RequireScopes, StepUp } from '../access/access.js';
+import { Omittable } from '../access/fields.js';
+import { PageQuery, page } from '../access/page.js';
+import { created } from '../access/replay.js';
+import type { Caller } from '../kernel/actor.js';
+import { Cursors } from '../keyring/cursors.js';
+import { Secrets } from '../service-accounts/secrets.service.js';
+
+export class CreateSecret {
+  @Omittable()
+  @IsString()
+  @MaxLength(128)
+  label?: string;
+
+  /** When it ends by itself. No token issued on it lives longer. */
+  @Omittable()
+  @IsISO8601({ strict: true, strictSeparator: true })
+  expires_at?: string;
+}
+
+export class RotateSecret extends CreateSecret {
+  /** The old secret expires after this long: at least the account's `token_ttl_seconds`. Left out: when it is revoked. */
+  @Omittable()
+  @IsInt()
+  @Min(60)
+  @Max(365 * 86_400)
+  overlap_seconds?: number;
+}
+
+export class RevokeSecret {
+  /** Stands in the audit log and in the revocation list. */
+  @Omittable()
+  @IsString()
+  @MaxLength(256)
+  reason?: string;
+}
+
+export class Creator {
+  type: string;
+  id: string | null;
+  /** The name at that moment. */
+  name: string;
+}
+
+export class SecretView {
+  id: string;
+  label: string;
+  /** The last four characters of the secret. */
+  hint: string;
+  created_by: Creator;
+  created_at: Date;
+  expires_at: Date | null;
+  revoked_at: Date | null;
+  last_token_issued_at: Date | null;
+}
+
+export class NewSecretView extends SecretView {
+  /** The client secret, in this answer and never again; not in a repeat under the same Idempotency-Key either. */
+  secret?: string;
+}
+
+export class SecretPage {
+  data: SecretView[];
+  next_cursor: string | null;
+}
+
+export class Instances {
+  live: number;
+  /** Those that said so themselves; the others were waited out. */
+  confirmed: number;
+}
+
+export class Receipt {
+  revocation_id: string;
+  revoked_at: Date;
+  credential_id: string;
+  /** When the last token issued on it has expired at the latest: from then on even a verifier that never asked is safe. */
+  tokens_expire_by: Date;
+  instances: Instances;
+  waited_ms: number;
+  bound_ms: number;
+}
+
+@ApiTags('Secrets')
+@Controller('api/v1/service-accounts/:id/secrets')
+@RequireScopes('admin:access')
+export class SecretsController {
+  constructor(
+    private readonly secrets: Secrets,
+    private readonly cursors: Cursors,
+  ) {}
+
+  @Get()
+  @ApiOperation({ operationId: 'listSecrets', summary: "List an account's secrets" })
+  list(@CurrentCaller() caller: Caller, @Param('id') id: string, @Query() query: PageQuery): Promise<SecretPage> {
+    const list = { route: 'secrets', organization: caller.organizationId, id };
+    return page(this.cursors, list, query, (limit, after) =>
+      this.secrets.list(caller.organizationId, id, limit, after?.[0]),
+    );
+  }
+
+  @Post()
+  @StepUp()
+  @ApiOperation({ operationId: 'createSecret', summary: 'Create a secret' })
+  async create(
+    @CurrentCaller() caller: Caller,
+    @Param('id') id: string,
+    @Body() body: CreateSecret,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<NewSecretView> {
+    return created(reply, await this.secrets.create(caller, id, settings(body)));
+  }
+
+  /** Adds a successor and lets the old secret go on, so that traffic moves without a gap. */
+  @Post(':secret_id/rotate')
+  @StepUp()
+  @ApiOperation({ operationId: 'rotateSecret', summary: 'Rotate a secret by overlap' })
+  async rotate(
+    @CurrentCaller() caller: Caller,
+    @Param('id') id: string,
+    @Param('secret_id') secretId: string,
+    @Body() body: RotateSecret,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<NewSecretView> {
+    return created(
+      reply,
+      await this.secrets.rotate(caller, id, secretId, { ...settings(body), overlapSeconds: body.overlap_seconds }),
+    );
+  }
+
+  /** Kills every token that was issued on the secret, on every instance, before it answers. Tokens of its siblings live on. */
+  @Post(':secret_id/revoke')
+  @HttpCode(200)
+  @ApiOperation({ operationId: 'revokeSecret', summary: 'Revoke a secret and its tokens' })
+  revoke(
+    @CurrentCaller() caller: Caller,
+    @Param('id') id: string,
+    @Param('secret_id') secretId: string,
+    @Body() { reason }: RevokeSecret,
+  ): Promise<Receipt> {
+    return this.secrets.revoke(caller, id, secretId, reason);
+  }
+}
+
+const settings = ({ label, expires_at }: CreateSecret) => ({
+  label,
+  expiresAt: expires_at === undefined ? undefined : new Date(expires_at),
+});

@@ -1,0 +1,76 @@
+import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import type pg from 'pg';
+import type { NewAuditEvent } from '../audit/audit-event.js';
+import { AuditLog, appendSql } from '../audit/audit-log.js';
+import { Database } from '../database/database.module.js';
+import type { Held } from '../kernel/actor.js';
+import { Unavailable } from '../kernel/problem.js';
+import { GroupCommit } from './group-commit.js';
+
+/** What must still be true, in the statement that records it, for an event to be recorded at all. */
+export interface Demands {
+  era: number;
+  holds: readonly Held[];
+}
+
+const IN_FLIGHT = 2;
+
+/**
+ * An event with demands is refused when the era or any epoch is no longer the one relied on: the token that was signed meanwhile
+ * is not handed out. `LEFT JOIN`: what is absent is refused too.
+ */
+const RECORD = appendSql(
+  ', demands_era integer, demands json',
+  `e.demands IS NULL OR (e.demands_era = (SELECT era FROM era) AND NOT EXISTS (
+     SELECT FROM json_to_recordset(e.demands) AS h (id uuid, epoch integer) LEFT JOIN revocable AS r USING (id)
+      WHERE r.epoch IS DISTINCT FROM h.epoch))`,
+);
+
+/** Records the events that no transaction of their own belongs to — issuances, refusals — by group commit (P2 at a share of a commit). */
+@Injectable()
+export class Recorder implements OnApplicationShutdown {
+  private readonly pool: pg.Pool;
+  private readonly queue: GroupCommit<{ id: string }, boolean>;
+
+  constructor(
+    private readonly audit: AuditLog,
+    database: Database,
+  ) {
+    this.pool = database.pool({ max: IN_FLIGHT, application_name: 'gatehouse recorder' });
+    this.queue = new GroupCommit((records) => this.flush(records), {
+      inFlight: IN_FLIGHT,
+      batch: 500,
+      queue: 10_000,
+      age: 5_000,
+    });
+  }
+
+  /**
+   * Resolves once the event is on disk: true; or false when its demands are no longer met and nothing was recorded.
+   * Rejects with Unavailable when it could not be recorded, or nobody knows whether it was.
+   */
+  record(event: NewAuditEvent, demands?: Demands): Promise<boolean> {
+    const record = this.audit.record(event);
+    if (demands) Object.assign(record, { demands_era: demands.era, demands: demands.holds });
+    return this.queue.add(record);
+  }
+
+  private async flush(records: { id: string }[]): Promise<boolean[]> {
+    try {
+      const { rows } = await this.pool.query<{ id: string }>({
+        name: 'record',
+        text: RECORD,
+        values: [JSON.stringify(records)],
+      });
+      if (rows.length === records.length) return records.map(() => true);
+      const recorded = new Set(rows.map(({ id }) => id));
+      return records.map(({ id }) => recorded.has(id));
+    } catch (error) {
+      throw new Unavailable('the audit log cannot be written', 1, error);
+    }
+  }
+
+  async onApplicationShutdown(): Promise<void> {
+    await this.pool.end();
+  }
+}

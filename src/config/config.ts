@@ -1,0 +1,233 @@
+import 'reflect-metadata';
+import type { KeyObject } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import path from 'node:path';
+import { plainToInstance, Transform, Type } from 'class-transformer';
+import {
+  IsEmail,
+  IsIn,
+  IsInt,
+  IsOptional,
+  IsString,
+  Matches,
+  Max,
+  MaxLength,
+  Min,
+  MinLength,
+  Validate,
+  type ValidationArguments,
+  ValidatorConstraint,
+  type ValidatorConstraintInterface,
+  validateSync,
+} from 'class-validator';
+import type { Environment } from '../kernel/secret-value.js';
+import { StartupError } from '../kernel/startup-error.js';
+
+/** Safeguards that a test may take out to prove that it notices (NODE_ENV=test only). */
+export const SABOTAGES = [
+  'synchronous_commit_off',
+  'stamp_at_completion',
+  'cursor_without_lock',
+  'serve_stale',
+] as const;
+export type Sabotage = (typeof SABOTAGES)[number];
+
+@ValidatorConstraint()
+class IsIssuer implements ValidatorConstraintInterface {
+  validate(text: unknown) {
+    if (typeof text !== 'string' || !URL.canParse(text)) return false;
+    const url = new URL(text);
+    const loopback = ['localhost', '127.0.0.1', '[::1]'].includes(url.hostname);
+    return (
+      (url.protocol === 'https:' || (url.protocol === 'http:' && loopback)) &&
+      !url.search &&
+      !url.hash &&
+      !url.username &&
+      !text.endsWith('/') &&
+      !/[?#]/.test(text)
+    );
+  }
+  defaultMessage = () =>
+    'ISSUER_URL must be an https URL without query, fragment or a slash at its end (http for loopback only)';
+}
+
+@ValidatorConstraint()
+class IsPostgresUrl implements ValidatorConstraintInterface {
+  validate = (text: unknown) =>
+    typeof text === 'string' && /^postgres(ql)?:$/.test(URL.canParse(text) ? new URL(text).protocol : '');
+  defaultMessage = (of?: ValidationArguments) => `${of?.property} must be a postgres:// URL`;
+}
+
+@ValidatorConstraint()
+class IsMasterKey implements ValidatorConstraintInterface {
+  validate = (text: unknown) => typeof text === 'string' && /^[A-Za-z0-9+/]{43}=$/.test(text);
+  defaultMessage = () => 'MASTER_KEY must be 32 bytes in base64 (openssl rand -base64 32)';
+}
+
+const list = ({ value }: { value: unknown }) =>
+  typeof value === 'string'
+    ? value
+        .split(',')
+        .map((part) => part.trim())
+        .filter(Boolean)
+    : value;
+
+/** Every setting, validated: the one place that reads the environment. Names are those of .env.example. */
+export class Config {
+  @IsIn(['development', 'test', 'production'])
+  NODE_ENV: string = 'production';
+
+  @Type(() => Number)
+  @IsInt({ message: 'PORT must be a whole number' })
+  @Min(0)
+  @Max(65535)
+  PORT: number = 3000;
+
+  @IsString()
+  @MinLength(1)
+  HOST: string = '127.0.0.1';
+
+  /** The issuer; every URL that is printed or signed comes from it. Default: `http://localhost:PORT`. */
+  @Validate(IsIssuer)
+  ISSUER_URL: string;
+
+  /** Unset: embedded PostgreSQL under DATA_DIR. */
+  @IsOptional()
+  @Validate(IsPostgresUrl)
+  DATABASE_URL?: string;
+
+  /** The owner, who migrates and grants. Unset: DATABASE_URL does both. */
+  @IsOptional()
+  @Validate(IsPostgresUrl)
+  MIGRATION_DATABASE_URL?: string;
+
+  @IsString()
+  @MinLength(1)
+  DATA_DIR: string = 'data';
+
+  /** 32 bytes, base64; wraps the random keys in the database. With the embedded database it is generated once. */
+  @IsOptional()
+  @Validate(IsMasterKey)
+  MASTER_KEY?: string;
+
+  @IsIn(['live', 'test'], { message: 'ENVIRONMENT must be live or test' })
+  ENVIRONMENT: Environment = 'live';
+
+  @Matches(/^[A-Za-z0-9]{1,32}$/, { message: 'CREDENTIAL_PREFIX must be 1 to 32 letters and digits' })
+  CREDENTIAL_PREFIX: string = 'client';
+
+  /** `aud` of access tokens. Default: the issuer. */
+  @IsString()
+  @MinLength(1)
+  @Matches(/^[\x21\x23-\x5B\x5D-\x7E]+$/, { message: 'AUDIENCE must be printable characters without space' })
+  AUDIENCE: string;
+
+  @IsIn(['ES256', 'RS256', 'PS256'], { message: 'JWT_ALG must be ES256, RS256 or PS256' })
+  JWT_ALG: 'ES256' | 'RS256' | 'PS256' = 'ES256';
+
+  @Transform(list)
+  @Matches(/^[A-Za-z0-9_-]{1,64}$/, {
+    each: true,
+    message: 'REALMS must be names of letters, digits, _ and -, separated by commas',
+  })
+  REALMS: string[] = ['gatehouse'];
+
+  @IsIn(['published', 'rfc6749'], { message: 'GRANT_TYPE_ERRORS must be published or rfc6749' })
+  GRANT_TYPE_ERRORS: 'published' | 'rfc6749' = 'published';
+
+  @IsEmail({ require_tld: false }, { message: 'BOOTSTRAP_ADMIN_EMAIL must be an e-mail address' })
+  BOOTSTRAP_ADMIN_EMAIL: string = 'admin@localhost';
+
+  @IsOptional()
+  @MinLength(8, { message: 'BOOTSTRAP_ADMIN_PASSWORD must be 8 to 128 characters' })
+  @MaxLength(128, { message: 'BOOTSTRAP_ADMIN_PASSWORD must be 8 to 128 characters' })
+  BOOTSTRAP_ADMIN_PASSWORD?: string;
+
+  /** Addresses and CIDR blocks whose X-Forwarded-For counts. */
+  @Transform(list)
+  @Matches(/^[0-9A-Fa-f.:]+(\/\d{1,3})?$/, {
+    each: true,
+    message: 'TRUSTED_PROXIES must be IP addresses or CIDR blocks, separated by commas',
+  })
+  TRUSTED_PROXIES: string[] = [];
+
+  /** After this many ms without news of revocations an instance accepts nothing. */
+  @Type(() => Number)
+  @IsInt({ message: 'REVOCATION_BOUND_MS must be a whole number' })
+  @Min(200, { message: 'REVOCATION_BOUND_MS must be 200 to 10000' })
+  @Max(10_000, { message: 'REVOCATION_BOUND_MS must be 200 to 10000' })
+  REVOCATION_BOUND_MS: number = 500;
+
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_SECRETS_PER_ACCOUNT must be a whole number' })
+  @Min(1)
+  @Max(1000)
+  MAX_SECRETS_PER_ACCOUNT: number = 20;
+
+  /** How long verifiers may cache the JWKS; a new signing key is published for twice as long before it signs. */
+  @Type(() => Number)
+  @IsInt({ message: 'JWKS_MAX_AGE_SECONDS must be a whole number' })
+  @Min(0)
+  @Max(86_400)
+  JWKS_MAX_AGE_SECONDS: number = 300;
+
+  @IsIn(['trace', 'debug', 'info', 'warn', 'error', 'silent'], {
+    message: 'LOG_LEVEL must be trace, debug, info, warn, error or silent',
+  })
+  LOG_LEVEL: string = 'info';
+
+  @Transform(list)
+  @IsIn(SABOTAGES, { each: true, message: `SABOTAGE must be out of ${SABOTAGES.join(', ')}` })
+  SABOTAGE: Sabotage[] = [];
+
+  /** MASTER_KEY or the file that stands in for it, read at start. Not a setting: never in a listing of them. */
+  masterKey: KeyObject;
+
+  /** DATA_DIR as an absolute path. */
+  get dataDir(): string {
+    return path.resolve(this.DATA_DIR);
+  }
+
+  /** Whether this deployment is reached over https: decides cookie attributes and HSTS. */
+  get https(): boolean {
+    return this.ISSUER_URL.startsWith('https:');
+  }
+
+  sabotaged(safeguard: Sabotage): boolean {
+    return this.SABOTAGE.includes(safeguard);
+  }
+}
+
+/** Reads and validates the settings; throws a StartupError (exit 78) that lists every fault at once. Empty variables count as unset. */
+export function loadConfig(env: NodeJS.ProcessEnv = readEnvironment()): Config {
+  const names = Object.keys(new Config()).concat(
+    'ISSUER_URL',
+    'DATABASE_URL',
+    'MIGRATION_DATABASE_URL',
+    'MASTER_KEY',
+    'AUDIENCE',
+    'BOOTSTRAP_ADMIN_PASSWORD',
+  );
+  const given = Object.fromEntries(names.filter((name) => env[name]).map((name) => [name, env[name]]));
+  given.ISSUER_URL ??= `http://localhost:${given.PORT ?? 3000}`;
+  given.AUDIENCE ??= given.ISSUER_URL;
+  const config = plainToInstance(Config, given, { exposeDefaultValues: true });
+  const faults = validateSync(config).flatMap((error) => Object.values(error.constraints ?? {}).slice(-1));
+  if (given.DATABASE_URL && !given.MASTER_KEY)
+    faults.push('MASTER_KEY is required with DATABASE_URL (openssl rand -base64 32)');
+  if (given.MIGRATION_DATABASE_URL && !given.DATABASE_URL) faults.push('MIGRATION_DATABASE_URL needs DATABASE_URL');
+  if (config.SABOTAGE.length > 0 && config.NODE_ENV !== 'test')
+    faults.push('SABOTAGE is for tests: it needs NODE_ENV=test');
+  if (faults.length > 0)
+    throw new StartupError(
+      `The configuration has ${faults.length === 1 ? 'a fault' : `${faults.length} faults`}:\n${faults.map((fault) => `  - ${fault}`).join('\n')}`,
+      78,
+    );
+  return config;
+}
+
+function readEnvironment(): NodeJS.ProcessEnv {
+  const file = path.resolve('.env');
+  if (existsSync(file)) process.loadEnvFile(file); // what is set in the environment wins over the file
+  return process.env;
+}

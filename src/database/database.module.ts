@@ -1,0 +1,95 @@
+import { type DynamicModule, Global, Injectable, Module } from '@nestjs/common';
+import { TypeOrmModule } from '@nestjs/typeorm';
+import pg from 'pg';
+import type { DataSourceOptions } from 'typeorm';
+import { Config } from '../config/config.js';
+import { Clock } from '../kernel/clock.js';
+import { Initial1763712000000 } from './migrations/1763712000000-initial.js';
+
+/** Where a PostgreSQL is and who we are there. */
+export type PostgresConnection = Pick<
+  pg.ClientConfig,
+  'connectionString' | 'host' | 'port' | 'user' | 'password' | 'database'
+>;
+
+export const MIGRATIONS = [Initial1763712000000];
+
+/** What every connection of ours has. `query_timeout` is the client's own: a frozen server ignores `statement_timeout`. */
+function connectionSettings(connection: PostgresConnection, durable: boolean): pg.ClientConfig {
+  return {
+    ...connection,
+    application_name: 'gatehouse',
+    options: `-c synchronous_commit=${durable ? 'on' : 'off'} -c TimeZone=UTC -c idle_in_transaction_session_timeout=15000`,
+    connectionTimeoutMillis: 1000,
+    query_timeout: 5000,
+    keepAlive: true,
+  };
+}
+
+/** TypeORM's options. `entities` is empty for the service: each module adds its own. */
+export function dataSourceOptions(connection: PostgresConnection, durable = true): DataSourceOptions {
+  const { connectionString, user, host, port, password, database, ...extra } = connectionSettings(connection, durable);
+  return {
+    type: 'postgres',
+    ...(connectionString
+      ? { url: connectionString }
+      : { host, port, username: user, password: password as string, database }),
+    migrations: MIGRATIONS,
+    migrationsTableName: 'schema_migration',
+    migrationsTransactionMode: 'each',
+    synchronize: false,
+    installExtensions: false,
+    poolErrorHandler: () => undefined, // a restart of the database breaks idle connections; the pool replaces them
+    extra: { ...extra, max: 10 },
+  } as DataSourceOptions;
+}
+
+/** Hands out connections beside TypeORM's pool: the feed's, the listener's and the group commit's are their own. */
+@Injectable()
+export class Database {
+  constructor(
+    private readonly connection: PostgresConnection,
+    private readonly config: Config,
+  ) {}
+
+  private get settings() {
+    return connectionSettings(this.connection, !this.config.sabotaged('synchronous_commit_off'));
+  }
+
+  /** A connection of one's own, not yet open. */
+  client(settings: pg.ClientConfig = {}): pg.Client {
+    const client = new pg.Client({ ...this.settings, ...settings });
+    client.on('error', () => undefined); // whoever uses it sees the query fail
+    return client;
+  }
+
+  pool(settings: pg.PoolConfig): pg.Pool {
+    const pool = new pg.Pool({ ...this.settings, ...settings });
+    pool.on('error', () => undefined);
+    return pool;
+  }
+}
+
+/** Owns the connections and the schema. Refuses to know what is stored. */
+@Global()
+@Module({})
+export class DatabaseModule {
+  static forRoot(connection: PostgresConnection, config: Config): DynamicModule {
+    return {
+      module: DatabaseModule,
+      imports: [
+        TypeOrmModule.forRoot({
+          ...dataSourceOptions(connection, !config.sabotaged('synchronous_commit_off')),
+          autoLoadEntities: true,
+          retryAttempts: 1,
+        }),
+      ],
+      providers: [
+        Clock,
+        { provide: Config, useValue: config },
+        { provide: Database, useValue: new Database(connection, config) },
+      ],
+      exports: [Clock, Config, Database],
+    };
+  }
+}

@@ -1,0 +1,128 @@
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
+import type { Config } from '../config/config.js';
+import { PROBLEMS } from '../kernel/problem.js';
+import { BUILT_IN_SCOPES } from '../kernel/scope.js';
+
+const TITLE = 'Gatehouse';
+
+/** `/openapi.json` and the reference page at `/docs`, from the classes that validate. */
+export function serveDocs(app: NestFastifyApplication, config: Config): void {
+  let document: OpenAPIObject | undefined;
+  const make = () => (document ??= describe(app, config));
+  SwaggerModule.setup('docs', app, make, {
+    jsonDocumentUrl: 'openapi.json',
+    customSiteTitle: `${TITLE} API`,
+    swaggerOptions: { validatorUrl: null, tryItOutEnabled: false, docExpansion: 'list', defaultModelsExpandDepth: 0 },
+  });
+}
+
+function describe(app: NestFastifyApplication, config: Config): OpenAPIObject {
+  const builder = new DocumentBuilder()
+    .setTitle(TITLE)
+    .setVersion('1')
+    .setDescription(
+      'Service accounts, tokens and audit. Integrations need `POST /oauth/token` alone; admins and auditors the management API under `/api/v1`.\n\n' +
+        `Scopes: ${Object.keys(BUILT_IN_SCOPES)
+          .map((scope) => `\`${scope}\``)
+          .join(', ')}, and those that the platform registers.`,
+    )
+    .setLicense('Apache-2.0', 'https://www.apache.org/licenses/LICENSE-2.0')
+    .addServer(config.ISSUER_URL)
+    .addBasicAuth(
+      { type: 'http', scheme: 'basic', description: 'Client id and secret of a service account (RFC 6749 §2.3.1)' },
+      'client',
+    )
+    .addBearerAuth(
+      { type: 'http', scheme: 'bearer', description: 'An access token of `POST /oauth/token` (RFC 6750)' },
+      'bearer',
+    )
+    .addCookieAuth(
+      config.https ? '__Host-session' : 'session',
+      { type: 'apiKey', in: 'cookie', description: 'A signed-in person (`POST /api/v1/session`)' },
+      'session',
+    )
+    .build();
+  const document = SwaggerModule.createDocument(app, builder, { operationIdFactory: (_controller, method) => method });
+  canonicalPathsOnly(document);
+  describeErrors(document);
+  return document;
+}
+
+/** Aliases (D9) serve clients whose paths are fixed; a reader is shown one path an operation. */
+function canonicalPathsOnly(document: OpenAPIObject): void {
+  const seen = new Set<string>();
+  for (const [path, item] of Object.entries(document.paths)) {
+    const aliasOfRoot = !path.startsWith('/api/v1/') && `/api/v1${path}` in document.paths;
+    for (const method of ['get', 'post', 'put', 'patch', 'delete'] as const) {
+      const operation = item[method];
+      if (!operation) continue;
+      const id = operation.operationId ?? '';
+      if (aliasOfRoot || seen.has(id) || path.startsWith('/realms/')) delete item[method];
+      else seen.add(id);
+    }
+    if (Object.keys(item).length === 0) delete document.paths[path];
+  }
+}
+
+/** Every operation can fail in these ways; the body is one shape, its `code` is stable. */
+function describeErrors(document: OpenAPIObject): void {
+  document.components ??= {};
+  document.components.schemas ??= {};
+  document.components.schemas.Problem = {
+    type: 'object',
+    description: 'RFC 9457 problem details.',
+    required: ['type', 'title', 'status', 'code', 'request_id'],
+    properties: {
+      type: { type: 'string', example: 'about:blank' },
+      title: { type: 'string' },
+      status: { type: 'integer' },
+      code: {
+        type: 'string',
+        enum: Object.keys(PROBLEMS),
+        description: Object.entries(PROBLEMS)
+          .map(([code, [status, title]]) => `\`${code}\` (${status}): ${title}.`)
+          .join(' '),
+      },
+      detail: { type: 'string' },
+      errors: {
+        type: 'array',
+        items: {
+          type: 'object',
+          required: ['field', 'message'],
+          properties: { field: { type: 'string' }, message: { type: 'string' } },
+        },
+      },
+      request_id: { type: 'string', format: 'uuid' },
+    },
+  };
+  const body = { 'application/problem+json': { schema: { $ref: '#/components/schemas/Problem' } } };
+  const answers: Record<string, string> = {
+    400: 'The request is not valid',
+    401: 'No credential, or one that is not accepted; `WWW-Authenticate` says which',
+    403: 'The caller may not do this',
+    404: 'There is no such thing here',
+    409: 'It is in conflict with what is there',
+    413: 'The body is over 64 KiB',
+    415: 'The body is not application/json in UTF-8',
+    422: 'It is well formed and cannot be done',
+    429: 'Too many attempts; `Retry-After` says how long to wait',
+    503: 'The service cannot answer safely at the moment; nothing was changed',
+  };
+  for (const [path, item] of Object.entries(document.paths)) {
+    if (!path.startsWith('/api/v1/')) continue;
+    for (const method of ['get', 'post', 'patch', 'delete'] as const) {
+      const operation = item[method];
+      if (!operation) continue;
+      const statuses = [
+        '400',
+        '401',
+        '403',
+        '503',
+        ...(path.includes('{') ? ['404'] : []),
+        ...(method === 'get' ? [] : ['404', '409', '413', '415', '422', '429']),
+      ];
+      for (const status of statuses) operation.responses[status] ??= { description: answers[status], content: body };
+    }
+  }
+}

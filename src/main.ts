@@ -1,0 +1,56 @@
+import { pino } from 'pino';
+import { type Config, loadConfig } from './config/config.js';
+import { StartupError } from './kernel/startup-error.js';
+import { type FirstStart, startService } from './service.js';
+
+/** What a person reads goes to stderr; stdout has nothing but log lines. */
+const say = (text: string) => process.stderr.write(`${text}\n`);
+
+try {
+  const config = loadConfig();
+  const log = pino({ level: config.LOG_LEVEL, base: undefined, timestamp: pino.stdTimeFunctions.isoTime });
+  const service = await startService(config, log, (text) => say(`  ✓ ${text}`));
+  say(welcome(config, service.firstStart));
+  let stopping = false;
+  const stop = (signal: string) => {
+    if (stopping) return;
+    stopping = true;
+    log.info({ signal }, 'draining');
+    service.stop().then(
+      () => process.exit(0),
+      (error) => {
+        log.error({ message: error.message }, 'did not stop cleanly');
+        process.exit(1);
+      },
+    );
+  };
+  process.on('SIGTERM', stop);
+  process.on('SIGINT', stop);
+} catch (error) {
+  if (!(error instanceof StartupError)) throw error;
+  say(error.message);
+  process.exit(error.exitCode);
+}
+
+/** The last thing that a start prints: what a newcomer needs, the secrets in it this once. */
+function welcome(config: Config, first: FirstStart | undefined): string {
+  const url = config.ISSUER_URL;
+  const lines = ['', `Gatehouse is ready at ${url}`, `Documentation: ${url}/docs`];
+  if (first) {
+    lines.push('', `Admin: ${first.email}`);
+    if (first.password) lines.push(`Password: ${first.password}   (shown once; choose your own at the first sign-in)`);
+  }
+  if (first?.client) {
+    lines.push(
+      '',
+      'A token for the service account Concierge (its secret is shown once):',
+      '',
+      `  TOKEN=$(curl -s -u '${first.client.id}:${first.client.secret}' -d grant_type=client_credentials ${url}/oauth/token | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')`,
+      '',
+      'And its use:',
+      '',
+      `  curl -s -H "Authorization: Bearer $TOKEN" ${url}/companies`,
+    );
+  }
+  return [...lines, ''].join('\n');
+}

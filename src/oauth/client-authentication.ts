@@ -1,0 +1,138 @@
+import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
+import { headerCount, requestInfo } from '../access/access.js';
+import { Recorder } from '../changes/recorder.js';
+import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
+import { Attempts } from '../kernel/attempts.js';
+import { basicChallenge, OAuthError } from '../kernel/oauth-error.js';
+import { RevocationView } from '../revocation/revocation-view.js';
+import type { AuthenticatedClient, Refusal, Refused } from '../service-accounts/clients.js';
+import { SYSTEM } from '../tokens/keys.service.js';
+import type { ClientAuthMethod } from './client-auth/client-auth-method.js';
+import type { OAuthRequest } from './token-request.js';
+
+export const METHODS = Symbol('client authentication methods');
+
+/** Refusals that one network address, and one address with one client id, may cause in a minute before they are only counted. */
+const REFUSALS_PER_ADDRESS = 300;
+const REFUSALS_PER_CLIENT = 60;
+const WINDOW_MS = 60_000;
+const MAX_ADDRESSES = 50_000;
+const COUNT_EVERY_MS = 10_000;
+
+/**
+ * Authenticates clients at every OAuth endpoint: exactly one method a request, one answer for every refusal, each refusal recorded.
+ * Only failures are charged, to their address: whoever guesses wrong never locks out the rightful client, even from the same address.
+ */
+@Injectable()
+export class ClientAuthentication implements OnApplicationShutdown {
+  private readonly byAddress = new Attempts(REFUSALS_PER_ADDRESS, WINDOW_MS, MAX_ADDRESSES);
+  private readonly byClient = new Attempts(REFUSALS_PER_CLIENT, WINDOW_MS, MAX_ADDRESSES);
+  private throttled = new Map<string, number>();
+  private readonly counter: NodeJS.Timeout;
+
+  constructor(
+    @Inject(METHODS) private readonly methods: readonly ClientAuthMethod[],
+    private readonly recorder: Recorder,
+    private readonly view: RevocationView,
+  ) {
+    this.counter = setInterval(() => this.recordThrottled(), COUNT_EVERY_MS).unref();
+  }
+
+  /** The client that the request proves to be. Throws invalid_client (401), invalid_request, or Unavailable when this instance is blind. */
+  async authenticate(request: OAuthRequest): Promise<AuthenticatedClient> {
+    this.view.assertFresh();
+    const { http, parameters } = request;
+    if (headerCount(http, 'authorization') > 1 || http.headers.authorization?.includes(',')) {
+      throw new OAuthError('invalid_request', 'There is more than one Authorization header');
+    }
+    const used = this.methods.filter((method) => method.uses(request));
+    const assertion = parameters.client_assertion !== undefined || parameters.client_assertion_type !== undefined;
+    if (used.length > 1 || (assertion && used.length > 0))
+      throw new OAuthError('invalid_request', 'The request authenticates in more than one way');
+    const [method] = used;
+    if (!method)
+      throw await this.refuse(
+        request,
+        parameters.client_id,
+        undefined,
+        assertion ? 'unsupported_method' : 'no_credentials',
+      );
+    const { claimed, outcome } = await method.prove(request);
+    if (
+      method.name !== 'client_secret_post' &&
+      claimed !== undefined &&
+      parameters.client_id !== undefined &&
+      parameters.client_id !== claimed
+    ) {
+      throw await this.refuse(request, claimed, undefined, 'client_id_mismatch');
+    }
+    if ('refused' in outcome) throw await this.refuse(request, claimed, outcome, outcome.refused);
+    const { clientAuthMethods } = outcome.client;
+    if (clientAuthMethods && !clientAuthMethods.includes(method.name))
+      throw await this.refuse(request, claimed, outcome, 'method_not_allowed');
+    return outcome;
+  }
+
+  onApplicationShutdown(): void {
+    clearInterval(this.counter);
+  }
+
+  private async refuse(
+    request: OAuthRequest,
+    claimed: string | undefined,
+    refused: Pick<Refused, 'client' | 'credentialId'> | AuthenticatedClient | undefined,
+    reason: Refusal | 'no_credentials' | 'unsupported_method' | 'client_id_mismatch' | 'method_not_allowed',
+  ): Promise<OAuthError> {
+    const info = requestInfo(request.http);
+    const address = info.address ?? '';
+    const wait = this.byClient.take(`${address} ${claimed?.slice(0, 64) ?? ''}`) || this.byAddress.take(address);
+    if (wait > 0) {
+      if (this.throttled.size < MAX_ADDRESSES) this.throttled.set(address, (this.throttled.get(address) ?? 0) + 1);
+      return new OAuthError('temporarily_unavailable', 'Too many failed attempts from this address', {
+        status: 429,
+        headers: { 'Retry-After': String(wait) },
+      });
+    }
+    const client = refused?.client;
+    const organizationId = client?.organizationId ?? PLATFORM_ORGANIZATION;
+    await this.recorder.record({
+      action: 'client.authenticated',
+      outcome: 'failure',
+      reason,
+      // Nobody has proved to be the client: the name is a claim.
+      actor: { type: 'anonymous', id: null, name: claimed?.slice(0, 128) ?? '', organizationId },
+      credentialId: refused && 'credentialId' in refused ? refused.credentialId : undefined,
+      targets: client && [{ type: 'service_account', id: client.id, name: client.name }],
+      request: info,
+    });
+    if (reason === 'client_id_mismatch')
+      return new OAuthError('invalid_request', 'client_id is not that of the Authorization header');
+    return new OAuthError('invalid_client', DESCRIPTIONS[reason] ?? REFUSED, {
+      headers: { 'WWW-Authenticate': basicChallenge },
+    });
+  }
+
+  private recordThrottled(): void {
+    const counted = this.throttled;
+    if (counted.size === 0) return;
+    this.throttled = new Map();
+    const sum = [...counted.values()].reduce((a, b) => a + b, 0);
+    const worst = [...counted].sort((a, b) => b[1] - a[1]).slice(0, 10);
+    const changes = {
+      refusals: { to: sum },
+      addresses: { to: counted.size },
+      most_from: { to: Object.fromEntries(worst) },
+    };
+    this.recorder.record({ ...SYSTEM, action: 'authentication.throttled', outcome: 'failure', changes }).catch(() => {
+      for (const [address, count] of counted) this.throttled.set(address, (this.throttled.get(address) ?? 0) + count);
+    });
+  }
+}
+
+/** Unknown id, wrong secret, disabled account, revoked secret: the caller is told the same. */
+const REFUSED = 'Client authentication failed';
+const DESCRIPTIONS: Partial<Record<string, string>> = {
+  no_credentials: 'The request carries no client credentials',
+  other_environment: 'The secret is of another environment',
+  unsupported_method: 'This way of client authentication is not supported',
+};

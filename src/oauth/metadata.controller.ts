@@ -1,0 +1,60 @@
+import { Controller, Get, Header, Inject, Req, Res } from '@nestjs/common';
+import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Public } from '../access/access.js';
+import { Config } from '../config/config.js';
+import { Scopes } from '../organizations/scopes.service.js';
+import { Keys } from '../tokens/keys.service.js';
+import type { ClientAuthMethod } from './client-auth/client-auth-method.js';
+import { METHODS } from './client-authentication.js';
+import type { Grant } from './grants/grant.js';
+import { assertRealm, JWKS_PATHS, METADATA_PATHS, TOKEN_PATHS } from './paths.js';
+import { GRANT_TYPES } from './token.controller.js';
+
+@ApiTags('OAuth 2.0')
+@Controller()
+export class MetadataController {
+  constructor(
+    @Inject(GRANT_TYPES) private readonly grants: readonly Grant[],
+    @Inject(METHODS) private readonly methods: readonly ClientAuthMethod[],
+    private readonly keys: Keys,
+    private readonly scopes: Scopes,
+    private readonly config: Config,
+  ) {}
+
+  /** RFC 8414. Served at the OpenID Connect path too, with the members required there; no ID token is ever issued (D21). */
+  @Get([...METADATA_PATHS])
+  @Public({ crossOrigin: true })
+  @Header('Cache-Control', 'public, max-age=300')
+  @ApiOperation({ operationId: 'getMetadata', summary: 'Authorization server metadata' })
+  async metadata(@Req() request: FastifyRequest) {
+    assertRealm(request, this.config);
+    const issuer = this.config.ISSUER_URL;
+    return {
+      issuer,
+      token_endpoint: `${issuer}/${TOKEN_PATHS[0]}`,
+      jwks_uri: `${issuer}/${JWKS_PATHS[0]}`,
+      grant_types_supported: this.grants.map(({ type }) => type),
+      token_endpoint_auth_methods_supported: this.methods.map(({ name }) => name),
+      scopes_supported: [...(await this.scopes.names())].sort(),
+      service_documentation: `${issuer}/docs`,
+      response_types_supported: [],
+      subject_types_supported: ['public'],
+      id_token_signing_alg_values_supported: [this.config.JWT_ALG],
+      // Required by OpenID Connect Discovery. There is no such endpoint until a grant needs a person's consent.
+      authorization_endpoint: `${issuer}/oauth/authorize`,
+    };
+  }
+
+  /** RFC 7517. Holds the next signing key well before it is used: cache it no longer than max-age says. */
+  @Get([...JWKS_PATHS])
+  @Public({ crossOrigin: true })
+  @ApiOperation({ operationId: 'getJwks', summary: 'Keys that verify JWT access tokens' })
+  jwks(@Req() request: FastifyRequest, @Res() reply: FastifyReply): void {
+    assertRealm(request, this.config);
+    void reply
+      .header('cache-control', `public, max-age=${this.config.JWKS_MAX_AGE_SECONDS}`)
+      .type('application/json')
+      .send(this.keys.jwks());
+  }
+}

@@ -1,0 +1,12 @@
+import { TOKEN_FORMATS as FORMATS } from '../tokens/formats/formats.js';
+import { ClientSecretBasic } from './client-auth/client-secret-basic.js';
+import { ClientSecretPost } from './client-auth/client-secret-post.js';
+import { ClientCredentials } from './grants/client-credentials.js';
+
+/**
+ * Everything that the server speaks. Dispatch, metadata and what an account may be set to are computed from it; nothing else
+ * names an entry. To add one: write its file, add its line.
+ */
+export const GRANTS = [ClientCredentials];
+export const CLIENT_AUTH_METHODS = [ClientSecretBasic, ClientSecretPost];
+export const TOKEN_FORMATS = FORMATS;

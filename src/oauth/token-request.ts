@@ -1,0 +1,102 @@
+import type { FastifyRequest } from 'fastify';
+import { OAuthError } from '../kernel/oauth-error.js';
+import { isStorableText } from '../kernel/text.js';
+
+/** The parameters of a request to an OAuth endpoint: each at most once, none empty, all strings (RFC 6749 §3.2). */
+export type Parameters = Readonly<Record<string, string>>;
+
+export const MAX_BODY = 16 * 1024;
+
+/** A request to an OAuth endpoint, parsed. */
+export interface OAuthRequest {
+  parameters: Parameters;
+  http: FastifyRequest;
+}
+
+const invalid = (description: string, status?: number) => new OAuthError('invalid_request', description, { status });
+
+/**
+ * application/x-www-form-urlencoded, strictly: a flat parser, so that a handler never sees anything but strings, and no silent
+ * replacement of what is not UTF-8. A parameter without a value counts as absent (RFC 6749 §3.1).
+ */
+export function parseForm(body: Buffer): Parameters {
+  const pairs: [string, string][] = [];
+  for (const part of body.toString('latin1').split('&')) {
+    if (part === '') continue;
+    const at = part.indexOf('=');
+    pairs.push([decode(at === -1 ? part : part.slice(0, at)), at === -1 ? '' : decode(part.slice(at + 1))]);
+  }
+  return collect(pairs);
+}
+
+function decode(text: string): string {
+  if (/[^\x20-\x7E]/.test(text)) throw invalid('The body has octets that are not percent-encoded');
+  try {
+    return decodeURIComponent(text.replaceAll('+', ' '));
+  } catch {
+    throw invalid('The body has a percent-encoding that is not UTF-8');
+  }
+}
+
+/**
+ * application/json, a flat object of strings. JSON.parse keeps the last of repeated members and says nothing, so the string tokens
+ * are counted: in a flat object of strings there are exactly two a member.
+ */
+export function parseJson(body: Buffer): Parameters {
+  const text = body.toString('utf8');
+  if (text.includes('\uFFFD') && !body.includes('\uFFFD')) throw invalid('The body is not UTF-8');
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw invalid('The body is not JSON');
+  }
+  if (typeof value !== 'object' || value === null || Array.isArray(value))
+    throw invalid('The body must be a JSON object');
+  const pairs = Object.entries(value);
+  if (pairs.some(([, member]) => typeof member !== 'string'))
+    throw invalid('Every member of the body must be a string');
+  const strings = text.match(/"(?:[^"\\]|\\.)*"/g)?.length ?? 0;
+  if (strings !== 2 * pairs.length) throw invalid('A parameter is repeated');
+  return collect(pairs as [string, string][]);
+}
+
+function collect(pairs: [string, string][]): Parameters {
+  const parameters: Record<string, string> = Object.create(null);
+  const seen = new Set<string>();
+  for (const [name, value] of pairs) {
+    if (!isStorableText(name) || !isStorableText(value)) throw invalid('A parameter holds a character that is none');
+    // RFC 8707 §2 alone may be repeated, and none is registered yet: an unknown parameter is ignored however often it stands there.
+    if (seen.has(name) && name !== 'resource') throw invalid('A parameter is repeated');
+    seen.add(name);
+    if (value !== '') parameters[name] = value;
+  }
+  return parameters;
+}
+
+/** What must never stand in a URL, where logs and histories keep it. */
+const SECRET_IN_QUERY = [
+  'client_secret',
+  'client_assertion',
+  'code',
+  'code_verifier',
+  'refresh_token',
+  'token',
+  'client_id',
+  'grant_type',
+  'scope',
+  'access_token',
+  'password',
+];
+
+/** The parsed body of an OAuth request. Throws invalid_request, or 415 for a type that has none of it. */
+export function readRequest(http: FastifyRequest): OAuthRequest {
+  const query = http.query as Record<string, unknown>;
+  if (SECRET_IN_QUERY.some((name) => name in query)) throw invalid('Parameters go into the body, never into the URL');
+  if (http.body === undefined || http.body === null) {
+    if (http.headers['content-type'] === undefined)
+      throw invalid('The body must be application/x-www-form-urlencoded or application/json', 415);
+    return { parameters: {}, http };
+  }
+  return { parameters: http.body as Parameters, http };
+}

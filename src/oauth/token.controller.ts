@@ -1,0 +1,147 @@
+import { Controller, Get, Inject, Post, Req, Res } from '@nestjs/common';
+import {
+  ApiBasicAuth,
+  ApiBody,
+  ApiConsumes,
+  ApiExcludeEndpoint,
+  ApiOperation,
+  ApiResponse,
+  ApiTags,
+} from '@nestjs/swagger';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { Public, requestInfo } from '../access/access.js';
+import { Recorder } from '../changes/recorder.js';
+import { Config } from '../config/config.js';
+import type { RequestInfo } from '../kernel/actor.js';
+import { basicChallenge, OAuthError } from '../kernel/oauth-error.js';
+import { parseScope } from '../kernel/scope.js';
+import type { AuthenticatedClient } from '../service-accounts/clients.js';
+import { actorOf, Tokens } from '../tokens/tokens.service.js';
+import { ClientAuthentication } from './client-authentication.js';
+import type { Authorization, Grant } from './grants/grant.js';
+import { OAuthErrorBody, TokenRequest, TokenResponse } from './oauth.dto.js';
+import { assertRealm, TOKEN_PATHS } from './paths.js';
+import { type Parameters, readRequest } from './token-request.js';
+
+export const GRANT_TYPES = Symbol('grants');
+
+@ApiTags('OAuth 2.0')
+@Controller()
+export class TokenController {
+  constructor(
+    @Inject(GRANT_TYPES) private readonly grants: readonly Grant[],
+    private readonly authentication: ClientAuthentication,
+    private readonly tokens: Tokens,
+    private readonly recorder: Recorder,
+    private readonly config: Config,
+  ) {}
+
+  /**
+   * Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header
+   * (HTTP Basic) or into the body, not both. There is no refresh token: ask again some 30 seconds before `expires_in` has passed.
+   */
+  @Post([...TOKEN_PATHS])
+  @Public({ crossOrigin: true })
+  @ApiOperation({ operationId: 'issueToken', summary: 'Issue an access token' })
+  @ApiConsumes('application/x-www-form-urlencoded', 'application/json')
+  @ApiBody({ type: TokenRequest })
+  @ApiBasicAuth('client')
+  @ApiResponse({ status: 200, type: TokenResponse, description: 'The token' })
+  @ApiResponse({ status: 400, type: OAuthErrorBody, description: 'The request is not valid (RFC 6749 §5.2)' })
+  @ApiResponse({ status: 401, type: OAuthErrorBody, description: 'Client authentication failed' })
+  @ApiResponse({ status: 413, type: OAuthErrorBody, description: 'The body is over 16 KiB' })
+  @ApiResponse({ status: 415, type: OAuthErrorBody, description: 'The body has another media type' })
+  @ApiResponse({ status: 429, type: OAuthErrorBody, description: 'Too many failed attempts from this address' })
+  @ApiResponse({
+    status: 503,
+    type: OAuthErrorBody,
+    description: 'The issuance could not be recorded, or revocations not be seen',
+  })
+  async token(@Req() http: FastifyRequest, @Res() reply: FastifyReply): Promise<void> {
+    assertRealm(http, this.config);
+    // 1. Parse: flat, no repeated parameter, nothing in the URL.
+    const request = readRequest(http);
+    // 2. Authenticate the client.
+    const client = await this.authentication.authenticate(request);
+    const info = requestInfo(http);
+    try {
+      // 3. The grant decides.
+      const grant = this.grant(request.parameters);
+      const authorization = await grant.decide(client, request.parameters);
+      // 4. Narrow the scopes.
+      const scopes = this.narrow(authorization, request.parameters.scope);
+      // 5. Sign and record, in one commit with others.
+      const issued = await this.tokens.issue(client, scopes, [this.config.AUDIENCE], info);
+      if (!issued)
+        throw new OAuthError('invalid_client', 'Client authentication failed', {
+          headers: { 'WWW-Authenticate': basicChallenge },
+        });
+      // 6. Answer.
+      void reply
+        .code(200)
+        .header('cache-control', 'no-store')
+        .header('pragma', 'no-cache')
+        .type('application/json')
+        .send({
+          access_token: issued.text,
+          token_type: 'Bearer',
+          expires_in: issued.expiresIn,
+          scope: scopes.join(' '),
+        });
+    } catch (error) {
+      if (error instanceof OAuthError) await this.recordRefusal(client, error, info);
+      throw error;
+    }
+  }
+
+  /** RFC 6749 §3.2: only POST. */
+  @Get([...TOKEN_PATHS])
+  @Public({ crossOrigin: true })
+  @ApiExcludeEndpoint()
+  notAllowed(): never {
+    throw new OAuthError('invalid_request', 'The token endpoint takes POST only', {
+      status: 405,
+      headers: { Allow: 'POST' },
+    });
+  }
+
+  private grant({ grant_type }: Parameters): Grant {
+    const grant = this.grants.find(({ type }) => type === grant_type);
+    if (grant) return grant;
+    // D1: the published error, or RFC 6749 §5.2's by a setting. The description is exact in both.
+    const rfc = this.config.GRANT_TYPE_ERRORS === 'rfc6749';
+    const supported = `supported: ${this.grants.map(({ type }) => type).join(', ')}`;
+    if (grant_type === undefined)
+      throw new OAuthError(rfc ? 'invalid_request' : 'invalid_grant', `grant_type is missing; ${supported}`);
+    throw new OAuthError(
+      rfc ? 'unsupported_grant_type' : 'invalid_grant',
+      `grant_type is not one that this server supports; ${supported}`,
+    );
+  }
+
+  /** D8: without `scope` all that is allowed; asking beyond it is refused, never narrowed in silence. */
+  private narrow({ allowed }: Authorization, scope: string | undefined): string[] {
+    if (scope === undefined) return [...allowed].sort();
+    const asked = parseScope(scope);
+    if (!asked) throw new OAuthError('invalid_scope', 'scope is not a list of scope tokens');
+    if (asked.some((token) => !allowed.includes(token)))
+      throw new OAuthError('invalid_scope', 'A requested scope is not one that this client may use');
+    return asked.length > 0 || scope.trim() === '' ? asked : [...allowed].sort();
+  }
+
+  private async recordRefusal(
+    { client, credential }: AuthenticatedClient,
+    error: OAuthError,
+    request: RequestInfo,
+  ): Promise<void> {
+    const event = {
+      action: 'token.issued',
+      outcome: 'failure',
+      reason: error.code,
+      actor: actorOf(client),
+      credentialId: credential.id,
+      request,
+    } as const;
+    await this.recorder.record(event);
+  }
+}

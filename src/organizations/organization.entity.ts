@@ -1,0 +1,41 @@
+import { Column, Entity, ForeignKey, Index, PrimaryColumn, Unique } from 'typeorm';
+import type { Target } from '../kernel/actor.js';
+
+/** A client account of the platform; one of them is the platform itself. */
+@Entity('organization')
+@Unique('organization_name_key', ['name'])
+@Index('organization_parent_id_idx', ['parentId'])
+@Index('organization_platform_key', ['platform'], { unique: true, where: 'platform' })
+export class Organization {
+  @PrimaryColumn({ type: 'uuid', primaryKeyConstraintName: 'organization_pkey' })
+  id: string;
+
+  @Column({ type: 'text' })
+  name: string;
+
+  @ForeignKey(() => Organization, { name: 'organization_parent_id_fkey' })
+  @Column({ name: 'parent_id', type: 'uuid', nullable: true })
+  parentId: string | null;
+
+  /** Null: no ceiling of its own; everything but `platform:*`. */
+  @Column({ name: 'scope_ceiling', type: 'text', array: true, nullable: true })
+  scopeCeiling: string[] | null;
+
+  @Column({ type: 'boolean', default: false })
+  platform: boolean;
+
+  @Column({ name: 'created_at', type: 'timestamptz', default: () => 'now()' })
+  createdAt: Date;
+
+  @Column({ name: 'disabled_at', type: 'timestamptz', nullable: true })
+  disabledAt: Date | null;
+
+  /** What `allowedScopes` asks of an organization. */
+  get bounds() {
+    return { ceiling: this.scopeCeiling, platform: this.platform };
+  }
+
+  get target(): Target {
+    return { type: 'organization', id: this.id, name: this.name };
+  }
+}

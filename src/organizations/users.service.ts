@@ -1,0 +1,304 @@
+import { Injectable } from '@nestjs/common';
+import { DataSource, type EntityManager, In, MoreThan } from 'typeorm';
+import { type Change, Changes, type Outcome } from '../changes/changes.js';
+import { type Caller, PLATFORM_ORGANIZATION, type Target } from '../kernel/actor.js';
+import { Clock } from '../kernel/clock.js';
+import { isUuid, uuidv7 } from '../kernel/ids.js';
+import { problem } from '../kernel/problem.js';
+import { allowedInRole, type Role } from '../kernel/scope.js';
+import { adminRoleOf, Membership, type MembershipStatus } from './membership.entity.js';
+import { Organization } from './organization.entity.js';
+import { Passwords } from './passwords.js';
+import { Scopes } from './scopes.service.js';
+import { type SessionCaller, Sessions } from './sessions.service.js';
+import { normalizeEmail, User } from './user.entity.js';
+
+/** A person as one organization sees them; `id` is the person's, the same in every organization. */
+export interface Member {
+  id: string;
+  email: string;
+  /** Null until they accept: the name of somebody else's user is not told to whoever invites them. */
+  name: string | null;
+  role: Role;
+  status: MembershipStatus;
+  createdAt: Date;
+}
+
+export interface NewPerson {
+  email: string;
+  name: string;
+  /** Undefined: they cannot sign in by password. */
+  password?: string;
+}
+
+/** The people of an organization. Nobody grants, changes or ends what they do not hold themselves. */
+@Injectable()
+export class Users {
+  constructor(
+    private readonly database: DataSource,
+    private readonly changes: Changes,
+    private readonly scopes: Scopes,
+    private readonly sessions: Sessions,
+    private readonly passwords: Passwords,
+    private readonly clock: Clock,
+  ) {}
+
+  /** Members and those invited, in the order of their ids, after the id `after`. */
+  async list(organizationId: string, limit: number, after?: string): Promise<Member[]> {
+    const memberships = await this.database.manager.find(Membership, {
+      where: { organizationId, ...(after && { userId: MoreThan(after) }) },
+      order: { userId: 'ASC' },
+      take: limit,
+    });
+    const users = await this.database.manager.findBy(User, { id: In(memberships.map(({ userId }) => userId)) });
+    const byId = new Map(users.map((user) => [user.id, user]));
+    return memberships.map((membership) => memberOf(membership, byId.get(membership.userId)!));
+  }
+
+  /** Throws not_found. */
+  async get(organizationId: string, id: string): Promise<Member> {
+    const membership =
+      isUuid(id) && (await this.database.manager.findOneBy(Membership, { organizationId, userId: id }));
+    if (!membership) throw problem('not_found');
+    return memberOf(membership, await this.database.manager.findOneByOrFail(User, { id }));
+  }
+
+  /**
+   * Makes a person a member of the caller's organization. Somebody whom the platform knows already is invited: neither their name
+   * nor their password is touched, and they accept by turning to the organization. Throws already_member, scope_not_held.
+   */
+  async create(caller: Caller, person: NewPerson & { role: Role }): Promise<Outcome<Member>> {
+    const { organizationId } = caller;
+    const passwordHash = await this.hashOf(person.password);
+    return this.changes.run(caller, async (change) => {
+      const organization = await change.tx.findOneByOrFail(Organization, { id: organizationId });
+      await this.assertMayGrant(caller, organization, person.role);
+      const { user, known } = await this.insertUser(change, { ...person, passwordHash, mustChangePassword: false });
+      const membership = await this.insertMembership(change, organizationId, user.id, person.role, !known);
+      const member = memberOf(membership, user);
+      change.record({
+        action: known ? 'user.invited' : 'user.created',
+        targets: [targetOf(member)],
+        changes: { email: { to: member.email }, role: { to: member.role } },
+      });
+      return member;
+    });
+  }
+
+  /**
+   * Changes a member's role, disables or enables the membership. Disabling ends their sessions here.
+   * Throws not_found, scope_not_held, last_admin.
+   */
+  async update(caller: Caller, id: string, { role, disabled }: { role?: Role; disabled?: boolean }): Promise<Member> {
+    const { result } = await this.changes.run(caller, async (change) => {
+      const { organization, membership, user } = await this.lock(change.tx, caller.organizationId, id);
+      const { role: before, administers } = membership;
+      await this.assertMayGrant(caller, organization, before, role ?? before);
+      const wasDisabled = membership.disabledAt !== null;
+      membership.role = role ?? before;
+      if (disabled !== undefined && disabled !== wasDisabled)
+        membership.disabledAt = disabled ? new Date(this.clock.now()) : null;
+      if (administers && !membership.administers) await assertAnotherAdmin(change.tx, membership);
+      const member = memberOf(membership, user);
+      if (membership.role !== before) {
+        change.record({
+          action: 'user.updated',
+          targets: [targetOf(member)],
+          changes: { role: { from: before, to: membership.role } },
+        });
+      }
+      const isDisabled = membership.disabledAt !== null;
+      if (isDisabled !== wasDisabled)
+        change.record({ action: isDisabled ? 'user.disabled' : 'user.enabled', targets: [targetOf(member)] });
+      if (change.events.length === 0) return member;
+      await change.tx.update(
+        Membership,
+        { organizationId: caller.organizationId, id: membership.id },
+        { role: membership.role, disabledAt: membership.disabledAt },
+      );
+      if (isDisabled && !wasDisabled) await this.shutOut(change, membership, member, before);
+      // What they have under way was judged by the old role.
+      else if (membership.role !== before) await change.end(membership.id);
+      return member;
+    });
+    return result;
+  }
+
+  /** Ends a membership; the person stays, and so do their others. Throws not_found, scope_not_held, last_admin. */
+  async remove(caller: Caller, id: string): Promise<void> {
+    await this.changes.run(caller, async (change) => {
+      const { organization, membership, user } = await this.lock(change.tx, caller.organizationId, id);
+      await this.assertMayGrant(caller, organization, membership.role);
+      if (membership.administers) await assertAnotherAdmin(change.tx, membership);
+      const member = memberOf(membership, user);
+      await change.tx.delete(Membership, { organizationId: caller.organizationId, id: membership.id });
+      change.record({ action: 'user.deleted', targets: [targetOf(member)], changes: { role: { from: member.role } } });
+      await this.shutOut(change, membership, member, membership.role);
+      return undefined;
+    });
+  }
+
+  /** The caller as a person. */
+  me(caller: SessionCaller): Promise<User> {
+    return this.database.manager.findOneByOrFail(User, { id: caller.actor.id });
+  }
+
+  /**
+   * What people may change of themselves. A new password ends their other sessions everywhere and gives this one a new cookie,
+   * which is returned. Throws validation_failed.
+   */
+  async updateMe(
+    caller: SessionCaller,
+    { name, password }: { name?: string; password?: string },
+  ): Promise<string | undefined> {
+    const { id } = caller.actor;
+    if (password !== undefined && caller.mustChangePassword) {
+      const [row] = await this.database.query('SELECT password_hash FROM "user" WHERE id = $1', [id]);
+      if (await this.passwords.verify(password, row.password_hash)) throw badPassword('password must be another one');
+    }
+    const passwordHash = await this.hashOf(password);
+    const { result } = await this.changes.run(caller, async (change) => {
+      const user = await change.tx.findOneOrFail(User, { where: { id }, lock: { mode: 'for_no_key_update' } });
+      const target = { type: 'user', id, name: name ?? user.name };
+      if (name !== undefined && name !== user.name) {
+        await change.tx.update(User, { id }, { name });
+        change.record({ action: 'user.updated', targets: [target], changes: { name: { from: user.name, to: name } } });
+      }
+      if (passwordHash === null) return undefined;
+      await change.tx.update(
+        User,
+        { id },
+        { passwordHash, passwordChangedAt: new Date(this.clock.now()), mustChangePassword: false },
+      );
+      change.record({ action: 'user.password.changed', targets: [target] });
+      await this.sessions.endAllOf(change, id, { except: caller.credential.id });
+      return { cookie: await this.sessions.rotate(change, caller.credential.id) };
+    });
+    return result?.cookie;
+  }
+
+  /** Within a change of the caller's: a person, or the one whom the e-mail address belongs to already, untouched. */
+  async insertUser(
+    change: Change,
+    person: Pick<User, 'email' | 'name' | 'passwordHash' | 'mustChangePassword'>,
+  ): Promise<{ user: User; known: boolean }> {
+    const now = this.clock.now();
+    const user = change.tx.create(User, {
+      id: uuidv7(now),
+      email: normalizeEmail(person.email),
+      name: person.name,
+      passwordHash: person.passwordHash,
+      passwordChangedAt: person.passwordHash === null ? null : new Date(now),
+      mustChangePassword: person.mustChangePassword,
+      createdAt: new Date(now),
+    });
+    const { raw } = await change.tx
+      .createQueryBuilder()
+      .insert()
+      .into(User)
+      .values(user)
+      .orIgnore()
+      .returning('id')
+      .execute();
+    if (raw.length === 0) return { user: await change.tx.findOneByOrFail(User, { email: user.email }), known: true };
+    await change.register('user', user.id, PLATFORM_ORGANIZATION);
+    return { user, known: false };
+  }
+
+  /** Within a change of the caller's. Throws already_member. */
+  async insertMembership(
+    change: Change,
+    organizationId: string,
+    userId: string,
+    role: Role,
+    accepted: boolean,
+  ): Promise<Membership> {
+    const now = new Date(this.clock.now());
+    const membership = change.tx.create(Membership, {
+      organizationId,
+      id: uuidv7(now.getTime()),
+      userId,
+      role,
+      createdAt: now,
+      acceptedAt: accepted ? now : null,
+      disabledAt: null,
+    });
+    const { raw } = await change.tx
+      .createQueryBuilder()
+      .insert()
+      .into(Membership)
+      .values(membership)
+      .orIgnore()
+      .returning('id')
+      .execute();
+    if (raw.length === 0) throw problem('already_member');
+    await change.register('membership', membership.id, organizationId);
+    return membership;
+  }
+
+  /** Throws validation_failed for what is no password. */
+  private async hashOf(password: string | undefined): Promise<string | null> {
+    if (password === undefined) return null;
+    if (!this.passwords.acceptable(password)) throw badPassword('password must be 8 to 128 characters');
+    return this.passwords.hash(password);
+  }
+
+  private async assertMayGrant(caller: Caller, organization: Organization, ...roles: Role[]): Promise<void> {
+    if (roles.includes('platform_admin') && !organization.platform) {
+      throw problem('validation_failed', { errors: [{ field: 'role', message: 'role must be admin or auditor' }] });
+    }
+    const existing = await this.scopes.names();
+    const granted = roles.flatMap((role) => allowedInRole(role, existing, organization.bounds));
+    if (!granted.every((scope) => caller.scopes.has(scope))) throw problem('scope_not_held');
+  }
+
+  /** The organization's row is locked first, so that of two admins who end one another only the first does. */
+  private async lock(tx: EntityManager, organizationId: string, userId: string) {
+    if (!isUuid(userId)) throw problem('not_found');
+    const organization = await tx.findOneOrFail(Organization, {
+      where: { id: organizationId },
+      lock: { mode: 'for_no_key_update' },
+    });
+    const membership = await tx.findOne(Membership, {
+      where: { organizationId, userId },
+      lock: { mode: 'pessimistic_write' },
+    });
+    if (!membership) throw problem('not_found');
+    return { organization, membership, user: await tx.findOneByOrFail(User, { id: userId }) };
+  }
+
+  /** A platform admin's sessions may be turned anywhere, so all of them end. */
+  private async shutOut(change: Change, membership: Membership, member: Member, role: Role): Promise<void> {
+    const organizationId = role === 'platform_admin' ? undefined : membership.organizationId;
+    await this.sessions.endAllOf(change, membership.userId, { organizationId });
+    await change.revoke(
+      'membership',
+      { ...targetOf(member), id: membership.id, type: 'membership' },
+      membership.organizationId,
+    );
+  }
+}
+
+const memberOf = (membership: Membership, user: User): Member => ({
+  id: user.id,
+  email: user.email,
+  name: membership.acceptedAt ? user.name : null,
+  role: membership.role,
+  status: membership.status,
+  createdAt: membership.createdAt,
+});
+
+const targetOf = (member: Member): Target => ({ type: 'user', id: member.id, name: member.name ?? member.email });
+
+const badPassword = (message: string) => problem('validation_failed', { errors: [{ field: 'password', message }] });
+
+/** Somebody else who could still sign in and administer. The organization's row is locked: nobody else takes one away meanwhile. */
+async function assertAnotherAdmin(tx: EntityManager, { organizationId, userId }: Membership): Promise<void> {
+  const [{ another }] = await tx.query(
+    `SELECT EXISTS (SELECT FROM membership m JOIN "user" u ON u.id = m.user_id
+       WHERE m.organization_id = $1 AND m.user_id <> $2 AND m.role = $3 AND m.accepted_at IS NOT NULL
+         AND m.disabled_at IS NULL AND u.password_hash IS NOT NULL) AS another`,
+    [organizationId, userId, adminRoleOf(organizationId)],
+  );
+  if (!another) throw problem('last_admin');
+}

@@ -1,0 +1,134 @@
+import { createServer } from 'node:net';
+import type { NestFastifyApplication } from '@nestjs/platform-fastify';
+import type { Logger } from 'pino';
+import { AuditLog } from './audit/audit-log.js';
+import { Changes } from './changes/changes.js';
+import type { Config } from './config/config.js';
+import type { PostgresConnection } from './database/database.module.js';
+import { EmbeddedPostgres } from './database/embedded-postgres.js';
+import { migrate } from './database/migrate.js';
+import { createApp, drain } from './http.js';
+import { StartupError } from './kernel/startup-error.js';
+import { readMasterKey } from './keyring/master-key.js';
+import { Bootstrap } from './organizations/bootstrap.js';
+import { Sessions } from './organizations/sessions.service.js';
+import { RevocationFeed } from './revocation/revocation-feed.js';
+import { Revocations } from './revocation/revocations.js';
+import { Secrets } from './service-accounts/secrets.service.js';
+import { ServiceAccounts } from './service-accounts/service-accounts.service.js';
+import { Keys, SYSTEM } from './tokens/keys.service.js';
+
+/** What a newcomer is shown, once. */
+export interface FirstStart {
+  email: string;
+  /** Only when it was random: then it must be changed at the first sign-in. */
+  password?: string;
+  client?: { id: string; secret: string };
+}
+
+export interface RunningService {
+  app: NestFastifyApplication;
+  firstStart: FirstStart | undefined;
+  stop(): Promise<void>;
+}
+
+const HOUSEKEEPING_EVERY_MS = 6 * 3_600_000;
+
+/**
+ * Starts everything in order: database, schema, keys, revocations, first organization, port. `step` hears of each as it passes.
+ * Throws a StartupError, having stopped what it started, when a person has to do something first.
+ */
+export async function startService(config: Config, log: Logger, step: (text: string) => void): Promise<RunningService> {
+  await assertPortFree(config);
+  const embedded = config.DATABASE_URL
+    ? undefined
+    : new EmbeddedPostgres({ dataDir: config.dataDir, step, log: (text) => log.debug(text) });
+  let app: NestFastifyApplication | undefined;
+  const stop = async () => {
+    if (app) await drain(app);
+    await embedded?.stop();
+  };
+  try {
+    await embedded?.start();
+    const application: PostgresConnection = embedded?.application ?? { connectionString: config.DATABASE_URL };
+    const owner: PostgresConnection = embedded?.owner ?? {
+      connectionString: config.MIGRATION_DATABASE_URL ?? config.DATABASE_URL,
+    };
+    config.masterKey = await readMasterKey(config, application);
+    const { version, ran, warnings } = await migrate(owner, application);
+    for (const warning of warnings) log.warn(warning);
+    step(
+      `PostgreSQL ${version}: ${ran.length > 0 ? `schema made (${ran.length} migration${ran.length > 1 ? 's' : ''})` : 'schema is up to date'}`,
+    );
+    app = await createApp(config, application, log);
+    await app.init();
+    await app.get(AuditLog).makePartitions();
+    await app.get(Keys).start();
+    await app.get(RevocationFeed).start();
+    step('Keys opened and revocations loaded');
+    const firstStart = await firstOrganization(app, embedded !== undefined);
+    keepHouse(app, log);
+    await app.listen({ port: config.PORT, host: config.HOST });
+    step(`Listening on ${config.ISSUER_URL}`);
+    return { app, firstStart, stop };
+  } catch (error) {
+    await stop().catch(() => undefined);
+    if ((error as { code?: string }).code === 'EADDRINUSE') throw portInUse(config);
+    throw error;
+  }
+}
+
+/** Before anything is changed: a second service must not begin to migrate. */
+async function assertPortFree({ PORT, HOST }: Config): Promise<void> {
+  if (PORT === 0) return;
+  await new Promise<void>((resolve, reject) => {
+    const probe = createServer();
+    probe.once('error', (error: NodeJS.ErrnoException) =>
+      reject(
+        error.code === 'EADDRINUSE'
+          ? portInUse({ PORT, HOST })
+          : new StartupError(
+              `Cannot listen on ${HOST}:${PORT} (${error.code}): set HOST and PORT to an address of this machine.`,
+            ),
+      ),
+    );
+    probe.listen(PORT, HOST, () => probe.close(() => resolve()));
+  });
+}
+
+const portInUse = ({ PORT, HOST }: Pick<Config, 'PORT' | 'HOST'>) =>
+  new StartupError(
+    `Port ${PORT} on ${HOST} is in use: stop what listens there, or set PORT to another. Nothing was changed.`,
+  );
+
+/** The first platform admin, and on the embedded database an organization to try things with. */
+async function firstOrganization(app: NestFastifyApplication, sample: boolean): Promise<FirstStart | undefined> {
+  const made = await app.get(Bootstrap).run({ sample });
+  if (!made) return undefined;
+  if (!made.organizationId) return { email: made.email, password: made.password };
+  const accounts = app.get(ServiceAccounts);
+  const secrets = app.get(Secrets);
+  const { result } = await app.get(Changes).run({ ...SYSTEM, organizationId: made.organizationId }, async (change) => {
+    const account = await accounts.addTo(change, made.organizationId!, {
+      name: 'Concierge',
+      description: 'A first service account, to try things with',
+      scopes: ['companies:read', 'companies:write', 'employees:write'],
+    });
+    const { secret } = await secrets.addTo(change, account, SYSTEM.actor, { label: 'first secret' });
+    return { id: account.clientId, secret: secret! };
+  });
+  return { email: made.email, password: made.password, client: result };
+}
+
+/** Partitions ahead, and rows that have served their time. */
+function keepHouse(app: NestFastifyApplication, log: Logger): void {
+  const tidy = () =>
+    Promise.all([
+      app.get(AuditLog).makePartitions(),
+      app.get(Revocations).prune(),
+      app.get(Changes).prune(),
+      app.get(Sessions).prune(),
+    ]).catch((error) => log.warn(`housekeeping failed: ${error.message}`));
+  const timer = setInterval(tidy, HOUSEKEEPING_EVERY_MS).unref();
+  app.getHttpServer().once('close', () => clearInterval(timer));
+}

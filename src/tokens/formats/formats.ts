@@ -1,0 +1,5 @@
+import { JwtFormat } from './jwt.js';
+import { OpaqueFormat } from './opaque.js';
+
+/** The token formats, the default first. `oauth/supported.ts` shows them beside the grants and client-authentication methods. */
+export const TOKEN_FORMATS = [OpaqueFormat, JwtFormat];

@@ -1,0 +1,102 @@
+import { Injectable } from '@nestjs/common';
+import { JwtService } from '@nestjs/jwt';
+import { Config } from '../../config/config.js';
+import { Keyring } from '../../keyring/keyring.js';
+import { clientIdOf } from '../../service-accounts/service-account.entity.js';
+import type { AccessToken, TokenFormat } from '../access-token.js';
+
+/** The private claim with the era and the epochs of organization, account and credential at issue. */
+const EPOCHS = 'gatehouse_epochs';
+
+interface Claims {
+  iss: string;
+  sub: string;
+  client_id: string;
+  aud: string | string[];
+  iat: number;
+  exp: number;
+  jti: string;
+  scope: string;
+  org_id: string;
+  credential_id: string;
+  [EPOCHS]: [era: number, organization: number, account: number, credential: number];
+}
+
+/** RFC 9068 `at+jwt`. @nestjs/jwt signs with KeyObjects, synchronously: three times as fast as WebCrypto here. */
+@Injectable()
+export class JwtFormat implements TokenFormat {
+  readonly name = 'jwt';
+
+  constructor(
+    private readonly jwt: JwtService,
+    private readonly keyring: Keyring,
+    private readonly config: Config,
+  ) {}
+
+  recognises(text: string): boolean {
+    return text.startsWith('eyJ');
+  }
+
+  seal(token: AccessToken): string {
+    const key = this.keyring.active('token-sign');
+    const claims: Claims = {
+      iss: this.config.ISSUER_URL,
+      sub: token.clientId,
+      client_id: clientIdOf(token.clientId),
+      aud: token.audience.length === 1 ? token.audience[0] : [...token.audience],
+      iat: token.issuedAt,
+      exp: token.expiresAt,
+      jti: token.id,
+      scope: token.scopes.join(' '),
+      org_id: token.organizationId,
+      credential_id: token.credentialId,
+      [EPOCHS]: [token.era, ...token.holds.map(({ epoch }) => epoch)] as Claims[typeof EPOCHS],
+    };
+    const algorithm = key.algorithm as Config['JWT_ALG'];
+    return this.jwt.sign(claims, {
+      privateKey: key.secret as never,
+      algorithm,
+      header: { alg: algorithm, typ: 'at+jwt', kid: key.kid },
+    });
+  }
+
+  open(text: string): AccessToken | undefined {
+    const header = this.headerOf(text);
+    const key = typeof header?.kid === 'string' ? this.keyring.find('token-sign', header.kid) : undefined;
+    // The algorithm is the key's, not the token's; an extension that must be understood is not.
+    if (!key || header?.typ !== 'at+jwt' || header.alg !== key.algorithm || 'crit' in header) return undefined;
+    let claims: Claims;
+    try {
+      claims = this.jwt.verify<Claims>(text, {
+        publicKey: key.publicKey as never,
+        algorithms: [key.algorithm as Config['JWT_ALG']],
+        issuer: this.config.ISSUER_URL,
+        ignoreExpiration: true, // judged by the database's clock, for every format in one place
+      });
+    } catch {
+      return undefined;
+    }
+    const [era, ...epochs] = claims[EPOCHS];
+    return {
+      id: claims.jti,
+      issuedAt: claims.iat,
+      expiresAt: claims.exp,
+      clientId: claims.sub,
+      organizationId: claims.org_id,
+      credentialId: claims.credential_id,
+      scopes: claims.scope === '' ? [] : claims.scope.split(' '),
+      audience: Array.isArray(claims.aud) ? claims.aud : [claims.aud],
+      era,
+      holds: [claims.org_id, claims.sub, claims.credential_id].map((id, i) => ({ id, epoch: epochs[i] })),
+    };
+  }
+
+  private headerOf(text: string): { alg?: unknown; kid?: unknown; typ?: unknown } | undefined {
+    try {
+      const header = JSON.parse(Buffer.from(text.slice(0, text.indexOf('.')), 'base64url').toString());
+      return typeof header === 'object' && header !== null ? header : undefined;
+    } catch {
+      return undefined;
+    }
+  }
+}

@@ -1,0 +1,155 @@
+import { Inject, Injectable } from '@nestjs/common';
+import QuickLRU from 'quick-lru';
+import { Recorder } from '../changes/recorder.js';
+import { Config } from '../config/config.js';
+import type { Actor, RequestInfo } from '../kernel/actor.js';
+import { Clock } from '../kernel/clock.js';
+import { uuidv7 } from '../kernel/ids.js';
+import { allowedScopes } from '../kernel/scope.js';
+import { type OrganizationFacts, Organizations } from '../organizations/organizations.service.js';
+import { RevocationView } from '../revocation/revocation-view.js';
+import { type AuthenticatedClient, type Client, Clients } from '../service-accounts/clients.js';
+import type { AccessToken, TokenFormat } from './access-token.js';
+
+export const FORMATS = Symbol('token formats');
+
+/** Why a token is not accepted, and what its holder is told (RFC 6750 §3.1: all are `invalid_token`). */
+export const REJECTIONS = {
+  malformed: 'The access token is malformed or was not issued here',
+  other_environment: 'The access token is of another environment',
+  wrong_audience: 'The access token is for another audience',
+  expired: 'The access token expired',
+  revoked: 'The access token was revoked',
+} as const;
+
+export class TokenRejected extends Error {
+  override name = 'TokenRejected';
+  constructor(readonly reason: keyof typeof REJECTIONS) {
+    super(REJECTIONS[reason]);
+  }
+}
+
+/** A token that is good now, and its account and organization as they are now. */
+export interface VerifiedToken {
+  token: AccessToken;
+  client: Client;
+  organization: OrganizationFacts;
+  /** Those of the token that the account may still use. */
+  scopes: string[];
+}
+
+export interface IssuedToken {
+  text: string;
+  /** Seconds. */
+  expiresIn: number;
+}
+
+const MAX_TOKEN_LENGTH = 8192;
+
+/** One function decides whether a token may be issued, one whether it is good: everyone asks these. */
+@Injectable()
+export class Tokens {
+  /** Texts that were opened: the signature need not be checked again, everything else is. */
+  private readonly opened = new QuickLRU<string, AccessToken>({ maxSize: 20_000 });
+
+  constructor(
+    @Inject(FORMATS) private readonly formats: readonly TokenFormat[],
+    private readonly view: RevocationView,
+    private readonly clients: Clients,
+    private readonly organizations: Organizations,
+    private readonly recorder: Recorder,
+    private readonly clock: Clock,
+    private readonly config: Config,
+  ) {}
+
+  /**
+   * Issues a token on what a client proved. It is handed out only once its issuance is on disk and all that it hangs on was found
+   * unchanged in that same statement; undefined when something was revoked meanwhile, and then nothing was issued.
+   * Throws Unavailable when this instance is blind or the event could not be recorded.
+   */
+  async issue(
+    { client, organization, credential, holds }: AuthenticatedClient,
+    scopes: readonly string[],
+    audience: readonly string[],
+    request: RequestInfo,
+  ): Promise<IssuedToken | undefined> {
+    const era = this.view.era;
+    if (!this.view.alive({ era, holds })) return undefined;
+    const now = this.clock.now();
+    const issuedAt = Math.floor(now / 1000);
+    let expiresAt = issuedAt + client.tokenTtlSeconds;
+    if (credential.expiresAt !== null) expiresAt = Math.min(expiresAt, Math.floor(credential.expiresAt / 1000));
+    if (expiresAt <= issuedAt) return undefined;
+    const token: AccessToken = {
+      id: uuidv7(now),
+      issuedAt,
+      expiresAt,
+      clientId: client.id,
+      organizationId: organization.id,
+      credentialId: credential.id,
+      scopes,
+      audience,
+      era,
+      holds,
+    };
+    const format = this.formats.find(({ name }) => name === client.tokenFormat);
+    if (!format) throw new Error(`no token format ${client.tokenFormat}`);
+    const text = format.seal(token);
+    const recorded = await this.recorder.record(
+      {
+        action: 'token.issued',
+        actor: actorOf(client),
+        credentialId: credential.id,
+        tokenId: token.id,
+        changes: { scope: { to: scopes.join(' ') }, expires_at: { to: new Date(expiresAt * 1000).toISOString() } },
+        request,
+      },
+      { era, holds },
+    );
+    return recorded ? { text, expiresIn: expiresAt - issuedAt } : undefined;
+  }
+
+  /**
+   * Whether a presented token is good here and now. No I/O but for an account that is not in memory.
+   * Throws TokenRejected, or Unavailable (503) when this instance could not know.
+   */
+  async verify(text: string, audience: string = this.config.AUDIENCE): Promise<VerifiedToken> {
+    const token = this.opened.get(text) ?? this.open(text);
+    if (!token.audience.includes(audience)) throw new TokenRejected('wrong_audience');
+    if (token.expiresAt * 1000 <= this.clock.now()) throw new TokenRejected('expired');
+    if (!this.view.alive(token)) throw new TokenRejected('revoked');
+    const client = this.clients.byId(token.clientId);
+    const present = client instanceof Promise ? await client : client;
+    const facts = this.organizations.facts(token.organizationId);
+    const organization = facts instanceof Promise ? await facts : facts;
+    if (!present || present.disabled || present.deleted || !organization || organization.disabled)
+      throw new TokenRejected('revoked');
+    // What was loaded just now may be newer than the view.
+    if (present.epoch > token.holds[1].epoch || organization.epoch > token.holds[0].epoch)
+      throw new TokenRejected('revoked');
+    const allowed = allowedScopes(present.scopes, organization);
+    return { token, client: present, organization, scopes: token.scopes.filter((scope) => allowed.includes(scope)) };
+  }
+
+  private open(text: string): AccessToken {
+    const format =
+      text.length <= MAX_TOKEN_LENGTH ? this.formats.find((candidate) => candidate.recognises(text)) : undefined;
+    const token = format?.open(text);
+    if (!token) throw new TokenRejected(this.ofOtherEnvironment(text) ? 'other_environment' : 'malformed');
+    this.opened.set(text, token);
+    return token;
+  }
+
+  private ofOtherEnvironment(text: string): boolean {
+    const other = this.config.ENVIRONMENT === 'live' ? 'test' : 'live';
+    return /^[A-Za-z0-9]{1,32}_oa2_/.test(text) && text.split('_', 3)[2] === other;
+  }
+}
+
+/** The account as the actor of an event: its name is the one of this moment. */
+export const actorOf = (client: Client): Actor => ({
+  type: 'service_account',
+  id: client.id,
+  name: client.name,
+  organizationId: client.organizationId,
+});
