@@ -1,4 +1,4 @@
-import { Body, Controller, Get, HttpCode, Param, Post, Query, Res } from '@nestjs/common';
+import { Body, Controller, Get, Header, HttpCode, Param, Post, Query, Res } from '@nestjs/common';
 import { ApiOperation, ApiTags } from '@nestjs/swagger';
 import { IsInt, IsISO8601, IsString, Max, MaxLength, Min } from 'class-validator';
 import type { FastifyReply } from 'fastify';
@@ -103,8 +103,10 @@ export class SecretsController {
     );
   }
 
+  // It shows a credential, so it carries the headers of RFC 6749 §5.1, as a token does.
   @Post()
   @StepUp()
+  @Header('Pragma', 'no-cache')
   @ApiOperation({ operationId: 'createSecret', summary: 'Create a secret' })
   async create(
     @CurrentCaller() caller: Caller,
@@ -118,6 +120,7 @@ export class SecretsController {
   /** Adds a successor and lets the old secret go on, so that traffic moves without a gap. */
   @Post(':secret_id/rotate')
   @StepUp()
+  @Header('Pragma', 'no-cache')
   @ApiOperation({ operationId: 'rotateSecret', summary: 'Rotate a secret by overlap' })
   async rotate(
     @CurrentCaller() caller: Caller,

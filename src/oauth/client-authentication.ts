@@ -50,7 +50,8 @@ export class ClientAuthentication implements OnApplicationShutdown {
   async authenticate(request: OAuthRequest): Promise<AuthenticatedClient> {
     this.view.assertFresh();
     const { http, parameters } = request;
-    if (headerCount(http, 'authorization') > 1 || http.headers.authorization?.includes(',')) {
+    // Base64 has no comma, so Basic credentials with one are two; other schemes have parameters, and fail as what they are.
+    if (headerCount(http, 'authorization') > 1 || /^basic\b.*,/i.test(http.headers.authorization ?? '')) {
       throw new OAuthError('invalid_request', 'There is more than one Authorization header');
     }
     const used = this.methods.filter((method) => method.uses(request));
