@@ -19,6 +19,8 @@ import { MAX_BODY, parseForm, parseJson } from './oauth/token-request.js';
 
 const BODY_LIMIT = 64 * 1024;
 const GRACE_MS = 10_000;
+/** class-transformer passes over these without a word, and an unknown field is to be a 400. */
+const IGNORED_NAMES = new Set(['__proto__', 'constructor']);
 
 /** The application, ready to listen but for the start of its modules: parsers, headers, errors and documentation in place. */
 export async function createApp(
@@ -40,6 +42,7 @@ export async function createApp(
   const fastify = adapter.getInstance() as unknown as FastifyInstance;
   parseBodies(fastify);
   setHeaders(fastify, config);
+  refuseNul(fastify);
   logRequests(fastify, log);
   const app = await NestFactory.create<NestFastifyApplication>(AppModule.forRoot(config, connection), adapter, {
     logger: nestLogger(log),
@@ -91,10 +94,13 @@ function parseBodies(fastify: FastifyInstance): void {
       } catch (cause) {
         throw problem('malformed_request', { detail: 'The body is not JSON in UTF-8', cause });
       }
-      if (typeof value !== 'object' || value === null)
+      if (typeof value !== 'object' || value === null || Array.isArray(value))
         throw problem('malformed_request', 'The body must be a JSON object');
-      if (!everyString(value, (item) => isStorableText(item) && item !== '__proto__'))
-        throw problem('malformed_request', 'A text in the body holds a character that is none');
+      if (!everyString(value, (item, isName) => isStorableText(item) && !(isName && IGNORED_NAMES.has(item))))
+        throw problem(
+          'malformed_request',
+          'The body is nested too deep, or holds a text or a member name that cannot be one',
+        );
       return value;
     },
   );
@@ -122,6 +128,13 @@ function setHeaders(fastify: FastifyInstance, config: Config): void {
     reply.headers(headers).header('x-request-id', request.id);
     done();
   });
+}
+
+/** PostgreSQL has no NUL in a text. A URL has one way to write it, and no lone surrogates: what is decoded from UTF-8 holds none. */
+function refuseNul(fastify: FastifyInstance): void {
+  fastify.addHook('onRequest', (request, _reply, done) =>
+    done(request.url.includes('%00') ? problem('malformed_request', 'The URL holds a NUL') : undefined),
+  );
 }
 
 /** One line a request, with its id and without query, headers or body. Successes are at `debug`: the audit log has what was done. */

@@ -1,8 +1,8 @@
 import { Controller, Get, Param, Query } from '@nestjs/common';
 import { ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
-import { IsIn, IsISO8601, IsString, IsUUID, MaxLength } from 'class-validator';
+import { IsIn, IsString, IsUUID, MaxLength } from 'class-validator';
 import { CurrentCaller, RequireScopes } from '../access/access.js';
-import { Omittable } from '../access/fields.js';
+import { IsInstant, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { AUDIT_ACTIONS, type AuditAction, type AuditEvent, type AuditFilter } from '../audit/audit-event.js';
 import { AuditLog } from '../audit/audit-log.js';
@@ -49,12 +49,12 @@ export class AuditQuery extends PageQuery {
 
   /** Inclusive. RFC 3339. */
   @Omittable()
-  @IsISO8601({ strict: true, strictSeparator: true })
+  @IsInstant()
   from?: string;
 
   /** Exclusive. RFC 3339. */
   @Omittable()
-  @IsISO8601({ strict: true, strictSeparator: true })
+  @IsInstant()
   to?: string;
 }
 

@@ -1,9 +1,9 @@
 import { Body, Controller, Get, Header, HttpCode, Param, Post, Query, Res } from '@nestjs/common';
 import { ApiOperation, ApiTags } from '@nestjs/swagger';
-import { IsInt, IsISO8601, IsString, Max, MaxLength, Min } from 'class-validator';
+import { IsInt, IsString, Max, MaxLength, Min } from 'class-validator';
 import type { FastifyReply } from 'fastify';
 import { CurrentCaller, RequireScopes, StepUp } from '../access/access.js';
-import { Omittable } from '../access/fields.js';
+import { IsInstant, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { created } from '../access/replay.js';
 import type { Caller } from '../kernel/actor.js';
@@ -18,7 +18,7 @@ export class CreateSecret {
 
   /** When it ends by itself. No token issued on it lives longer. */
   @Omittable()
-  @IsISO8601({ strict: true, strictSeparator: true })
+  @IsInstant()
   expires_at?: string;
 }
 

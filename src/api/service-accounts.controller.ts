@@ -54,7 +54,7 @@ export class CreateServiceAccount {
   client_auth_methods?: string[] | null;
 }
 
-export class UpdateServiceAccount extends PartialType(CreateServiceAccount) {}
+export class UpdateServiceAccount extends PartialType(CreateServiceAccount, { skipNullProperties: false }) {}
 
 export class ServiceAccountQuery extends PageQuery {
   /** Finds within names, in any case. */

@@ -52,7 +52,7 @@ export class CreateCompany {
   departments?: string[];
 }
 
-export class UpdateCompany extends PartialType(CreateCompany) {}
+export class UpdateCompany extends PartialType(CreateCompany, { skipNullProperties: false }) {}
 
 export class CompanyView {
   id: string;

@@ -3,12 +3,18 @@ export function isStorableText(text: string): boolean {
   return !text.includes('\0') && text.isWellFormed();
 }
 
-/** Whether every string in a parsed JSON value, key or value, passes. Depth is bounded by the body limit. */
-export function everyString(value: unknown, test: (text: string) => boolean): boolean {
-  if (typeof value === 'string') return test(value);
-  if (Array.isArray(value)) return value.every((item) => everyString(item, test));
-  if (value !== null && typeof value === 'object') {
-    return Object.entries(value).every(([key, item]) => test(key) && everyString(item, test));
-  }
-  return true;
+/** Deeper than any body of ours; whatever walks a value after this, class-transformer too, does so on a stack. */
+const MAX_DEPTH = 16;
+
+/** Whether every string in a parsed JSON value passes, member names included. What is nested too deep does not. */
+export function everyString(
+  value: unknown,
+  test: (text: string, isName: boolean) => boolean,
+  depth = MAX_DEPTH,
+): boolean {
+  if (typeof value === 'string') return test(value, false);
+  if (value === null || typeof value !== 'object') return true;
+  if (depth === 0) return false;
+  if (Array.isArray(value)) return value.every((item) => everyString(item, test, depth - 1));
+  return Object.entries(value).every(([key, item]) => test(key, true) && everyString(item, test, depth - 1));
 }

@@ -176,7 +176,8 @@ export class Sessions {
       change.record({
         action: 'session.switched',
         organizationId,
-        changes: { organization_id: { from: caller.organizationId, to: organizationId } },
+        // Where they came from is none of this organization's business, and its auditors read this.
+        changes: { organization_id: { to: organizationId } },
       });
       return { cookie: await this.rotate(change, caller.credential.id) };
     });

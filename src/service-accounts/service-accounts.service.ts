@@ -70,15 +70,18 @@ export class ServiceAccounts {
     organizationId: string,
     settings: Partial<AccountSettings> & Pick<AccountSettings, 'name' | 'scopes'>,
   ): Promise<ServiceAccount> {
+    const now = this.clock.now();
     const account = change.tx.create(ServiceAccount, {
       organizationId,
-      id: uuidv7(this.clock.now()),
+      id: uuidv7(now),
       name: settings.name,
       description: settings.description ?? '',
       scopes: sorted(settings.scopes),
       tokenFormat: settings.tokenFormat ?? this.choices.tokenFormats[0],
       tokenTtlSeconds: settings.tokenTtlSeconds ?? DEFAULT_TOKEN_TTL_SECONDS,
       clientAuthMethods: settings.clientAuthMethods ?? null,
+      // In whole milliseconds, as a cursor carries it: the database's own microseconds would lie behind every cursor.
+      createdAt: new Date(now),
     });
     await orNameTaken(change.tx.insert(ServiceAccount, account));
     await change.register('service_account', account.id, organizationId);

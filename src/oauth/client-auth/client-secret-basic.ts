@@ -7,8 +7,6 @@ import { Clients } from '../../service-accounts/clients.js';
 import type { OAuthRequest } from '../token-request.js';
 import type { Attempt, ClientAuthMethod } from './client-auth-method.js';
 
-const STRATEGY = 'client_secret_basic';
-
 /** RFC 7617 with RFC 6749 §2.3.1: id and secret are form-encoded before they are joined. Undefined for anything else. */
 export function parseBasic(header: string): { id: string; secret: string } | undefined {
   const match = /^basic +([A-Za-z0-9+/]+={0,2}) *$/i.exec(header);
@@ -31,7 +29,7 @@ export function parseBasic(header: string): { id: string; secret: string } | und
  * is parsed here; what passport took from it is not used.
  */
 @Injectable()
-export class BasicClientStrategy extends PassportStrategy(BasicStrategy, STRATEGY) {
+export class BasicClientStrategy extends PassportStrategy(BasicStrategy, 'client_secret_basic') {
   constructor(private readonly clients: Clients) {
     super({ realm: 'gatehouse', passReqToCallback: true } as never);
   }
@@ -46,7 +44,7 @@ export class BasicClientStrategy extends PassportStrategy(BasicStrategy, STRATEG
 const MALFORMED: Attempt = { claimed: undefined, outcome: { refused: 'wrong_secret' } };
 
 /** A header that passport-http itself finds wanting is an attempt that failed, not an error of ours. */
-class BasicGuard extends AuthGuard(STRATEGY) {
+class BasicGuard extends AuthGuard() {
   override handleRequest<T>(error: unknown, attempt: T | false): T {
     if (error) throw error;
     return attempt || (MALFORMED as T);
@@ -56,7 +54,8 @@ class BasicGuard extends AuthGuard(STRATEGY) {
 @Injectable()
 export class ClientSecretBasic implements ClientAuthMethod {
   readonly name = 'client_secret_basic';
-  private readonly guard = new BasicGuard();
+
+  constructor(private readonly strategy: BasicClientStrategy) {}
 
   /** Any Authorization header is an attempt at it: another scheme fails, it does not count as none. */
   uses({ http }: OAuthRequest): boolean {
@@ -67,7 +66,10 @@ export class ClientSecretBasic implements ClientAuthMethod {
     const context = {
       switchToHttp: () => ({ getRequest: () => http, getResponse: () => undefined }),
     } as unknown as ExecutionContext;
-    await this.guard.canActivate(context);
+    // By its name passport would take the strategy of whichever application in this process came last. It writes a request's
+    // outcome onto the strategy, so each request has one of its own.
+    const strategy: BasicClientStrategy = Object.create(this.strategy);
+    await new BasicGuard({ defaultStrategy: strategy as never }).canActivate(context);
     return (http as FastifyRequest & { user: Attempt }).user;
   }
 }
