@@ -1,5 +1,6 @@
 import { applyDecorators } from '@nestjs/common';
-import { IsString, Matches, ValidateIf } from 'class-validator';
+import { ApiProperty } from '@nestjs/swagger';
+import { IsISO8601, IsString, Matches, ValidateIf } from 'class-validator';
 
 /** May be left out; null is a value like any other, which the field's own rules refuse. (`IsOptional` would let it through.) */
 export const Omittable = () => ValidateIf((_, value) => value !== undefined);
@@ -7,8 +8,13 @@ export const Omittable = () => ValidateIf((_, value) => value !== undefined);
 /** A name that people read, in one line: 1 to 200 characters, not all of them blank, none of them a control character. */
 export const IsDisplayName = () =>
   applyDecorators(
+    ApiProperty({ minLength: 1, maxLength: 200 }), // the documentation sees no rule within another decorator
     IsString(),
     Matches(/^(?=.*\S)[^\p{Cc}\p{Cs}\u2028\u2029]{1,200}$/u, {
       message: '$property must be 1 to 200 printable characters',
     }),
   );
+
+/** A moment in RFC 3339. */
+export const IsTimestamp = () =>
+  applyDecorators(ApiProperty({ format: 'date-time' }), IsISO8601({ strict: true, strictSeparator: true }));

@@ -1,9 +1,9 @@
 import { Body, Controller, Get, HttpCode, Param, Post, Query, Res } from '@nestjs/common';
-import { ApiOperation, ApiTags } from '@nestjs/swagger';
-import { IsInt, IsISO8601, IsString, Max, MaxLength, Min } from 'class-validator';
+import { ApiCreatedResponse, ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
+import { IsInt, IsString, Max, MaxLength, Min } from 'class-validator';
 import type { FastifyReply } from 'fastify';
 import { CurrentCaller, RequireScopes, StepUp } from '../access/access.js';
-import { Omittable } from '../access/fields.js';
+import { IsTimestamp, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { created } from '../access/replay.js';
 import type { Caller } from '../kernel/actor.js';
@@ -18,7 +18,7 @@ export class CreateSecret {
 
   /** When it ends by itself. No token issued on it lives longer. */
   @Omittable()
-  @IsISO8601({ strict: true, strictSeparator: true })
+  @IsTimestamp()
   expires_at?: string;
 }
 
@@ -96,6 +96,7 @@ export class SecretsController {
 
   @Get()
   @ApiOperation({ operationId: 'listSecrets', summary: "List an account's secrets" })
+  @ApiOkResponse({ type: SecretPage })
   list(@CurrentCaller() caller: Caller, @Param('id') id: string, @Query() query: PageQuery): Promise<SecretPage> {
     const list = { route: 'secrets', organization: caller.organizationId, id };
     return page(this.cursors, list, query, (limit, after) =>
@@ -106,6 +107,7 @@ export class SecretsController {
   @Post()
   @StepUp()
   @ApiOperation({ operationId: 'createSecret', summary: 'Create a secret' })
+  @ApiCreatedResponse({ type: NewSecretView })
   async create(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
@@ -115,10 +117,14 @@ export class SecretsController {
     return created(reply, await this.secrets.create(caller, id, settings(body)));
   }
 
-  /** Adds a successor and lets the old secret go on, so that traffic moves without a gap. */
   @Post(':secret_id/rotate')
   @StepUp()
-  @ApiOperation({ operationId: 'rotateSecret', summary: 'Rotate a secret by overlap' })
+  @ApiOperation({
+    operationId: 'rotateSecret',
+    summary: 'Rotate a secret by overlap',
+    description: 'Adds a successor and lets the old secret go on, so that traffic moves without a gap.',
+  })
+  @ApiCreatedResponse({ type: NewSecretView })
   async rotate(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
@@ -132,10 +138,15 @@ export class SecretsController {
     );
   }
 
-  /** Kills every token that was issued on the secret, on every instance, before it answers. Tokens of its siblings live on. */
   @Post(':secret_id/revoke')
   @HttpCode(200)
-  @ApiOperation({ operationId: 'revokeSecret', summary: 'Revoke a secret and its tokens' })
+  @ApiOperation({
+    operationId: 'revokeSecret',
+    summary: 'Revoke a secret and its tokens',
+    description:
+      'Kills every token that was issued on the secret, on every instance, before it answers. Tokens of its siblings live on.',
+  })
+  @ApiOkResponse({ type: Receipt })
   revoke(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
