@@ -14,7 +14,8 @@ import { parseArgs } from 'node:util';
 const CONNECTIONS = [1, 32];
 /** Tokens that a guarded GET is made with in turn. */
 const TOKENS = 32;
-const WARM_UP_SECONDS = 5;
+/** Answers, or seconds if they come first, after which a server counts as warm: its compiler has settled. */
+const WARM_UP = { answers: 15_000, seconds: 15 };
 const START_MS = 120_000;
 const STOP_MS = 20_000;
 
@@ -225,8 +226,10 @@ async function measure(load, { peer, requests }, connections, duration) {
 async function run({ title, candidates }, peers, load) {
   const contenders = candidates(peers);
   for (const { peer, requests } of contenders) for (const request of requests) await ask(peer, request);
-  // Long enough for the compiler to settle on each: what is warm is compared.
-  for (const candidate of contenders) await measure(load, candidate, Math.max(...CONNECTIONS), WARM_UP_SECONDS);
+  for (const candidate of contenders) {
+    for (let answers = 0, second = 0; answers < WARM_UP.answers && second < WARM_UP.seconds; second++)
+      answers += (await measure(load, candidate, Math.max(...CONNECTIONS), 1)).completed;
+  }
   for (const connections of CONNECTIONS) {
     const turns = contenders.map(() => []);
     for (let round = 0; round <= rounds; round++) {
