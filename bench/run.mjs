@@ -4,6 +4,7 @@ import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, s
 import os from 'node:os';
 import path from 'node:path';
 import { parseArgs } from 'node:util';
+import { NOTE, print, report } from './report.mjs';
 
 /**
  * `npm run bench -- [--seconds 2] [--rounds 5] [--only opaque,jwt,companies,guard]`
@@ -238,78 +239,16 @@ async function run({ title, candidates }, peers, load) {
         if (round > 0) turns[i].push(result);
       }
     }
-    report(`${title}, ${connections} connection${connections > 1 ? 's' : ''}`, contenders, turns);
+    report(
+      `${title}, ${connections} connection${connections > 1 ? 's' : ''}`,
+      contenders.map(({ peer, format }, i) => ({
+        label: format ? `${peer.name}, ${format}` : peer.name,
+        ours: peer.name === GATEHOUSE,
+        results: turns[i],
+      })),
+    );
   }
 }
-
-function report(title, contenders, turns) {
-  const labels = contenders.map(({ peer, format }) => (format ? `${peer.name}, ${format}` : peer.name));
-  const pairs = contenders.flatMap(({ peer }, ours) =>
-    peer.name !== GATEHOUSE
-      ? []
-      : contenders.flatMap((other, theirs) =>
-          other.peer.name === GATEHOUSE
-            ? []
-            : [
-                [
-                  `${labels[ours]} : ${labels[theirs]}`,
-                  spread(
-                    turns[ours].map(({ rate }, round) => rate / turns[theirs][round].rate),
-                    (ratio) => ratio.toFixed(2),
-                  ),
-                ],
-              ],
-        ),
-  );
-  print('', title);
-  table(
-    ['', 'requests/s [min–max]', 'p50 ms', 'p99 ms', 'CPU µs', 'database µs', 'load'],
-    turns.map((results, i) => {
-      const middle = (field, digits) =>
-        results[0][field] === undefined ? '' : median(results.map((r) => r[field])).toFixed(digits);
-      return [
-        labels[i],
-        spread(
-          results.map(({ rate }) => rate),
-          (rate) => rate.toFixed(0),
-        ),
-        middle('p50', 2),
-        middle('p99', 2),
-        middle('cpu', 0),
-        contenders[i].peer.name.startsWith(GATEHOUSE) ? middle('databaseCpu', 0) : '',
-        `${(100 * median(results.map(({ busy }) => busy))).toFixed(0)} %`,
-      ];
-    }),
-  );
-  table(['', 'ratio [min–max]'], pairs);
-}
-
-function median(numbers) {
-  const sorted = numbers.toSorted((a, b) => a - b);
-  const half = sorted.length >> 1;
-  return sorted.length % 2 ? sorted[half] : (sorted[half - 1] + sorted[half]) / 2;
-}
-
-const spread = (numbers, write) =>
-  `${write(median(numbers))} [${write(Math.min(...numbers))}–${write(Math.max(...numbers))}]`;
-
-const print = (...lines) => process.stdout.write(`${lines.join('\n')}\n`);
-
-/** The first column to the left, the others to the right. */
-function table(head, rows) {
-  const widths = head.map((_, i) => Math.max(i === 0 ? 44 : 8, ...[head, ...rows].map((row) => row[i].length)));
-  for (const row of [head, ...rows]) {
-    print(`  ${row.map((cell, i) => (i === 0 ? cell.padEnd(widths[i]) : cell.padStart(widths[i]))).join('  ')}`);
-  }
-}
-
-const NOTE = `
-What this says: how Gatehouse compares with the others on this machine, now. The ratio of a round compares neighbours in time, so it holds
-better than any rate here. Gatehouse commits each issuance with its audit event to PostgreSQL, synchronously, before it answers;
-node-oidc-provider keeps the last thousand opaque tokens in memory and nothing of its JWTs; bare Fastify parses the form and says it back.
-What it does not say: rates on other hardware, or over a network; the load generator and PostgreSQL share these cores with the servers
-("load": how much of a core generating took). One process, one client with one secret, ${TOKENS} tokens of each format that were presented before:
-the first presentation of a JWT costs the check of its signature besides. CPU is of the server's process, per request; "database" that of PostgreSQL.`;
 
 function within(name, value, low, high) {
   if (value >= low && value <= high) return value;
