@@ -20,6 +20,20 @@ const IN_FLIGHT = 2;
 
 /**
  * An event with demands is refused when the era or any epoch is no longer the one relied on: the token that was signed meanwhile
+ * is not handed out. What is absent does not join, and so is refused too.
+ */
+const RECORD = appendSql(
+  ', era integer, holds uuid[], epochs integer[]',
+  `e.era IS NULL OR (e.era = (SELECT era FROM era)
+     AND (SELECT count(*) FROM unnest(e.holds, e.epochs) AS h (id, epoch) JOIN revocable USING (id, epoch)) = cardinality(e.holds))`,
+);
+const RECORDED = `
+  SELECT id FROM audit_event JOIN unnest($1::uuid[], $2::uuid[]) AS asked (organization_id, id) USING (organization_id, id)`;
+
+const IN_FLIGHT = 2;
+
+/**
+ * An event with demands is refused when the era or any epoch is no longer the one relied on: the token that was signed meanwhile
  * is not handed out. `LEFT JOIN`: what is absent is refused too.
  */
 const RECORD = appendSql(
@@ -54,7 +68,11 @@ export class Recorder implements OnApplicationShutdown {
    */
   record(event: NewAuditEvent, demands?: Demands): Promise<boolean> {
     const record = this.audit.record(event);
-    if (demands) Object.assign(record, { demands_era: demands.era, demands: demands.holds });
+    if (demands) {
+      record.era = demands.era;
+      record.holds = demands.holds.map(({ id }) => id);
+      record.epochs = demands.holds.map(({ epoch }) => epoch);
+    }
     return this.queue.add(record);
   }
 
