@@ -73,7 +73,7 @@ describe('on the embedded database', () => {
     const answer = execFileSync('bash', ['-c', `${first}\n${second}\necho "\n$TOKEN"`], { encoding: 'utf8' });
     const [list, shown] = answer.trim().split('\n');
     expect(JSON.parse(list)).toEqual({ data: [], next_cursor: null });
-    expect(shown).toMatch(/^client_oa2_live_\w+$/);
+    expect(shown).toMatch(/^client_oa2_live_[\w-]+$/);
     tokens.printed = shown;
 
     [, client.id, client.secret] = /-u '([^:]+):([^']+)'/.exec(first)!;
