@@ -33,7 +33,7 @@ const token = async (credentials = client): Promise<string> => {
     body: new URLSearchParams({ grant_type: 'client_credentials' }),
   });
   expect(answer.status).toBe(200);
-  return (await answer.json()).access_token;
+  return ((await answer.json()) as { access_token: string }).access_token;
 };
 const use = async (text: string) => (await fetch(`${url}/companies`, { headers: bearer(text) })).status;
 const call = async (method: string, route: string, body?: unknown) => {
