@@ -33,7 +33,7 @@ const token = async (credentials = client): Promise<string> => {
     body: new URLSearchParams({ grant_type: 'client_credentials' }),
   });
   expect(answer.status).toBe(200);
-  return (await answer.json()).access_token;
+  return ((await answer.json()) as { access_token: string }).access_token;
 };
 const use = async (text: string) => (await fetch(`${url}/companies`, { headers: bearer(text) })).status;
 const call = async (method: string, route: string, body?: unknown) => {
@@ -73,7 +73,7 @@ describe('on the embedded database', () => {
     const answer = execFileSync('bash', ['-c', `${first}\n${second}\necho "\n$TOKEN"`], { encoding: 'utf8' });
     const [list, shown] = answer.trim().split('\n');
     expect(JSON.parse(list)).toEqual({ data: [], next_cursor: null });
-    expect(shown).toMatch(/^client_oa2_live_\w+$/);
+    expect(shown).toMatch(/^client_oa2_live_[\w-]+$/);
     tokens.printed = shown;
 
     [, client.id, client.secret] = /-u '([^:]+):([^']+)'/.exec(first)!;
