@@ -27,21 +27,6 @@ const RECORD = appendSql(
   `e.era IS NULL OR (e.era = (SELECT era FROM era)
      AND (SELECT count(*) FROM unnest(e.holds, e.epochs) AS h (id, epoch) JOIN revocable USING (id, epoch)) = cardinality(e.holds))`,
 );
-const RECORDED = `
-  SELECT id FROM audit_event JOIN unnest($1::uuid[], $2::uuid[]) AS asked (organization_id, id) USING (organization_id, id)`;
-
-const IN_FLIGHT = 2;
-
-/**
- * An event with demands is refused when the era or any epoch is no longer the one relied on: the token that was signed meanwhile
- * is not handed out. `LEFT JOIN`: what is absent is refused too.
- */
-const RECORD = appendSql(
-  ', demands_era integer, demands json',
-  `e.demands IS NULL OR (e.demands_era = (SELECT era FROM era) AND NOT EXISTS (
-     SELECT FROM json_to_recordset(e.demands) AS h (id uuid, epoch integer) LEFT JOIN revocable AS r USING (id)
-      WHERE r.epoch IS DISTINCT FROM h.epoch))`,
-);
 
 /** Records the events that no transaction of their own belongs to — issuances, refusals — by group commit (P2 at a share of a commit). */
 @Injectable()

@@ -9,6 +9,7 @@ import { connect, migrate, revertLast } from '../database/migrate.js';
 import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
 import { StartupError } from '../kernel/startup-error.js';
 import { readMasterKey } from '../keyring/master-key.js';
+import { Sessions } from '../organizations/sessions.service.js';
 import { FloorFile } from '../revocation/floor.js';
 import { Keys, SYSTEM } from '../tokens/keys.service.js';
 
@@ -127,9 +128,11 @@ function eraRaise(context: Context): Promise<string> {
       await change.tx.query('UPDATE era SET era = $1, raised_at = clock_timestamp()', [era]);
       const target = { type: 'era', id: PLATFORM_ORGANIZATION, name: String(era) };
       change.record({ action: 'era.raised', targets: [target], changes: { era: { from: before.era, to: era } } });
+      // A restored backup has sessions that were ended since.
+      await app.get(Sessions).endAll(change);
       change.forget('era', target, PLATFORM_ORGANIZATION);
       return { era };
     });
-    return `The era is ${result.era}: every token issued before is dead.`;
+    return `The era is ${result.era}: every token issued before is dead, and everybody is signed out.`;
   });
 }
