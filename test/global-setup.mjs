@@ -18,7 +18,7 @@ async function sweep() {
     } catch (error) {
       if (error.code !== 'ESRCH') continue;
       const pg = new EmbeddedPostgres({ dataDir: path.join(dir, 'data'), fast: true });
-      await pg.attach().then(
+      await pg.start().then(
         () => pg.stop('immediate'),
         () => undefined,
       );

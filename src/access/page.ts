@@ -1,3 +1,4 @@
+import { ApiPropertyOptional } from '@nestjs/swagger';
 import { Type } from 'class-transformer';
 import { IsInt, IsString, Max, MaxLength, Min } from 'class-validator';
 import type { Cursors } from '../keyring/cursors.js';
@@ -6,6 +7,7 @@ import { Omittable } from './fields.js';
 /** How every list is asked for (CONTRACT §8). Lists with filters extend it. */
 export class PageQuery {
   /** How many at most. */
+  @ApiPropertyOptional()
   @Type(() => Number)
   @IsInt()
   @Min(1)

@@ -1,5 +1,5 @@
 import { Controller, Get, Param, Query } from '@nestjs/common';
-import { ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
+import { ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
 import { IsIn, IsString, IsUUID, MaxLength } from 'class-validator';
 import { CurrentCaller, RequireScopes } from '../access/access.js';
 import { IsInstant, Omittable } from '../access/fields.js';
@@ -137,9 +137,13 @@ export class AuditController {
     private readonly cursors: Cursors,
   ) {}
 
-  /** Newest first. Filters may be combined. */
   @Get('audit-events')
-  @ApiOperation({ operationId: 'listAuditEvents', summary: 'Search the audit log' })
+  @ApiOperation({
+    operationId: 'listAuditEvents',
+    summary: 'Search the audit log',
+    description: 'Newest first. Filters may be combined.',
+  })
+  @ApiOkResponse({ type: AuditEventPage })
   events(@CurrentCaller() caller: Caller, @Query() query: AuditQuery): Promise<AuditEventPage> {
     const { limit: _limit, cursor: _cursor, ...filters } = query;
     const list = { route: 'audit-events', organization: caller.organizationId, filters };
@@ -161,15 +165,20 @@ export class AuditController {
 
   @Get('audit-events/:id')
   @ApiOperation({ operationId: 'getAuditEvent', summary: 'Read an event' })
+  @ApiOkResponse({ type: AuditEventView })
   async event(@CurrentCaller() caller: Caller, @Param('id') id: string): Promise<AuditEventView> {
     const event = isUuid(id) ? await this.audit.find(caller.organizationId, id) : undefined;
     if (!event) throw problem('not_found');
     return eventView(event);
   }
 
-  /** What was revoked, when, by whom, and until when it matters; newest first. */
   @Get('revocations')
-  @ApiOperation({ operationId: 'listRevocations', summary: 'The revocation list' })
+  @ApiOperation({
+    operationId: 'listRevocations',
+    summary: 'The revocation list',
+    description: 'What was revoked, when, by whom, and until when it matters; newest first.',
+  })
+  @ApiOkResponse({ type: RevocationPage })
   revocationList(@CurrentCaller() caller: Caller, @Query() query: PageQuery): Promise<RevocationPage> {
     const list = { route: 'revocations', organization: caller.organizationId };
     const fetch = async (limit: number, after: readonly string[] | undefined) =>

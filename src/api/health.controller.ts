@@ -1,8 +1,13 @@
 import { Controller, Get } from '@nestjs/common';
-import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import { ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
 import { HealthCheck, HealthCheckService, HealthIndicatorService } from '@nestjs/terminus';
 import { Public } from '../access/access.js';
 import { RevocationView } from '../revocation/revocation-view.js';
+
+class Liveness {
+  @ApiProperty({ enum: ['ok'] })
+  status: string;
+}
 
 @ApiTags('Health')
 @Controller('health')
@@ -14,17 +19,24 @@ export class HealthController {
     private readonly view: RevocationView,
   ) {}
 
-  /** The process runs. Restart it when this does not answer. */
   @Get('live')
-  @ApiOperation({ operationId: 'getLiveness', summary: 'Liveness' })
-  live() {
+  @ApiOperation({
+    operationId: 'getLiveness',
+    summary: 'Liveness',
+    description: 'The process runs. Restart it when this does not answer.',
+  })
+  @ApiOkResponse({ type: Liveness })
+  live(): Liveness {
     return { status: 'ok' };
   }
 
-  /** Migrated, keys opened, and news of revocations within the bound: send traffic here. */
   @Get('ready')
   @HealthCheck()
-  @ApiOperation({ operationId: 'getReadiness', summary: 'Readiness' })
+  @ApiOperation({
+    operationId: 'getReadiness',
+    summary: 'Readiness',
+    description: 'Migrated, keys opened, and news of revocations within the bound: send traffic here.',
+  })
   ready() {
     return this.health.check([
       () => {

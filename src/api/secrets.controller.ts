@@ -1,5 +1,5 @@
-import { Body, Controller, Get, HttpCode, Param, Post, Query, Res } from '@nestjs/common';
-import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import { Body, Controller, Get, Header, HttpCode, Param, Post, Query, Res } from '@nestjs/common';
+import { ApiCreatedResponse, ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { IsInt, IsString, Max, MaxLength, Min } from 'class-validator';
 import type { FastifyReply } from 'fastify';
 import { CurrentCaller, RequireScopes, StepUp } from '../access/access.js';
@@ -96,6 +96,7 @@ export class SecretsController {
 
   @Get()
   @ApiOperation({ operationId: 'listSecrets', summary: "List an account's secrets" })
+  @ApiOkResponse({ type: SecretPage })
   list(@CurrentCaller() caller: Caller, @Param('id') id: string, @Query() query: PageQuery): Promise<SecretPage> {
     const list = { route: 'secrets', organization: caller.organizationId, id };
     return page(this.cursors, list, query, (limit, after) =>
@@ -103,9 +104,12 @@ export class SecretsController {
     );
   }
 
+  // It shows a credential, so it carries the headers of RFC 6749 §5.1, as a token does.
   @Post()
   @StepUp()
+  @Header('Pragma', 'no-cache')
   @ApiOperation({ operationId: 'createSecret', summary: 'Create a secret' })
+  @ApiCreatedResponse({ type: NewSecretView })
   async create(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
@@ -115,10 +119,15 @@ export class SecretsController {
     return created(reply, await this.secrets.create(caller, id, settings(body)));
   }
 
-  /** Adds a successor and lets the old secret go on, so that traffic moves without a gap. */
   @Post(':secret_id/rotate')
   @StepUp()
-  @ApiOperation({ operationId: 'rotateSecret', summary: 'Rotate a secret by overlap' })
+  @Header('Pragma', 'no-cache')
+  @ApiOperation({
+    operationId: 'rotateSecret',
+    summary: 'Rotate a secret by overlap',
+    description: 'Adds a successor and lets the old secret go on, so that traffic moves without a gap.',
+  })
+  @ApiCreatedResponse({ type: NewSecretView })
   async rotate(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
@@ -132,10 +141,15 @@ export class SecretsController {
     );
   }
 
-  /** Kills every token that was issued on the secret, on every instance, before it answers. Tokens of its siblings live on. */
   @Post(':secret_id/revoke')
   @HttpCode(200)
-  @ApiOperation({ operationId: 'revokeSecret', summary: 'Revoke a secret and its tokens' })
+  @ApiOperation({
+    operationId: 'revokeSecret',
+    summary: 'Revoke a secret and its tokens',
+    description:
+      'Kills every token that was issued on the secret, on every instance, before it answers. Tokens of its siblings live on.',
+  })
+  @ApiOkResponse({ type: Receipt })
   revoke(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,

@@ -1,5 +1,12 @@
 import { Body, Controller, Delete, Get, HttpCode, Param, Patch, Post, Query, Res } from '@nestjs/common';
-import { ApiOperation, ApiTags, PartialType } from '@nestjs/swagger';
+import {
+  ApiCreatedResponse,
+  ApiNoContentResponse,
+  ApiOkResponse,
+  ApiOperation,
+  ApiTags,
+  PartialType,
+} from '@nestjs/swagger';
 import { ArrayMaxSize, IsArray, IsIn, IsInt, IsString, Length, Max, MaxLength, Min, ValidateIf } from 'class-validator';
 import type { FastifyReply } from 'fastify';
 import { CurrentCaller, RequireScopes } from '../access/access.js';
@@ -109,6 +116,7 @@ export class ServiceAccountsController {
 
   @Get()
   @ApiOperation({ operationId: 'listServiceAccounts', summary: 'List service accounts' })
+  @ApiOkResponse({ type: ServiceAccountPage })
   list(@CurrentCaller() caller: Caller, @Query() query: ServiceAccountQuery): Promise<ServiceAccountPage> {
     const { search, sort = 'name' } = query;
     const list = { route: 'service-accounts', organization: caller.organizationId, search, sort };
@@ -122,6 +130,7 @@ export class ServiceAccountsController {
 
   @Post()
   @ApiOperation({ operationId: 'createServiceAccount', summary: 'Create a service account' })
+  @ApiCreatedResponse({ type: ServiceAccountView })
   async create(
     @CurrentCaller() caller: Caller,
     @Body() body: CreateServiceAccount,
@@ -134,12 +143,14 @@ export class ServiceAccountsController {
 
   @Get(':id')
   @ApiOperation({ operationId: 'getServiceAccount', summary: 'Read a service account' })
+  @ApiOkResponse({ type: ServiceAccountView })
   async get(@CurrentCaller() caller: Caller, @Param('id') id: string): Promise<ServiceAccountView> {
     return view(await this.accounts.get(caller.organizationId, id));
   }
 
   @Patch(':id')
   @ApiOperation({ operationId: 'updateServiceAccount', summary: 'Change a service account' })
+  @ApiOkResponse({ type: ServiceAccountView })
   async update(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
@@ -148,18 +159,27 @@ export class ServiceAccountsController {
     return view((await this.accounts.update(caller, id, settings(body))).result);
   }
 
-  /** Leaves a tombstone: its tokens are dead, its client id is never used again, its events keep its name. */
   @Delete(':id')
   @HttpCode(204)
-  @ApiOperation({ operationId: 'deleteServiceAccount', summary: 'Delete a service account' })
+  @ApiOperation({
+    operationId: 'deleteServiceAccount',
+    summary: 'Delete a service account',
+    description:
+      'Leaves a tombstone: its tokens are dead, its client id is never used again, its events keep its name.',
+  })
+  @ApiNoContentResponse()
   delete(@CurrentCaller() caller: Caller, @Param('id') id: string): Promise<void> {
     return this.accounts.delete(caller, id);
   }
 
-  /** Every token of the account is dead on every instance when this answers. */
   @Post(':id/disable')
   @HttpCode(200)
-  @ApiOperation({ operationId: 'disableServiceAccount', summary: 'Disable a service account' })
+  @ApiOperation({
+    operationId: 'disableServiceAccount',
+    summary: 'Disable a service account',
+    description: 'Every token of the account is dead on every instance when this answers.',
+  })
+  @ApiOkResponse({ type: ServiceAccountView })
   async disable(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
@@ -168,10 +188,14 @@ export class ServiceAccountsController {
     return view((await this.accounts.disable(caller, id, reason)).result);
   }
 
-  /** Tokens from before do not come back. */
   @Post(':id/enable')
   @HttpCode(200)
-  @ApiOperation({ operationId: 'enableServiceAccount', summary: 'Enable a service account' })
+  @ApiOperation({
+    operationId: 'enableServiceAccount',
+    summary: 'Enable a service account',
+    description: 'Tokens from before do not come back.',
+  })
+  @ApiOkResponse({ type: ServiceAccountView })
   async enable(@CurrentCaller() caller: Caller, @Param('id') id: string): Promise<ServiceAccountView> {
     return view((await this.accounts.enable(caller, id)).result);
   }

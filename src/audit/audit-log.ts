@@ -37,7 +37,10 @@ const DECLARED = Object.entries(COLUMNS)
 
 /** SQL that appends the records of a JSON array given as $1. `more` declares further members of a record, `where` may refuse one. */
 export const appendSql = (more = '', where = 'true') =>
-  `INSERT INTO audit_event (${NAMES}) SELECT ${NAMES} FROM json_to_recordset($1::json) AS e (${DECLARED}${more}) WHERE ${where} RETURNING id`;
+  `INSERT INTO audit_event (${NAMES}) SELECT ${NAMES} FROM json_to_recordset($1::json) AS e (${DECLARED}${more}) WHERE ${where}`;
+
+/** An event in the shape that {@link appendSql} reads. */
+export type EventRecord = { organization_id: string; id: string } & Record<string, unknown>;
 
 const APPEND = appendSql();
 /** Texts from a caller are kept as data, whole up to this length. */
@@ -60,7 +63,7 @@ export class AuditLog {
   }
 
   /** The record of an event, in the shape that {@link appendSql} reads. Built from listed fields, never by redacting. */
-  record(event: NewAuditEvent): { id: string } & Record<string, unknown> {
+  record(event: NewAuditEvent): EventRecord {
     const now = this.clock.now();
     return {
       organization_id: event.organizationId ?? event.actor.organizationId,

@@ -1,7 +1,7 @@
 import { Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import type pg from 'pg';
 import type { NewAuditEvent } from '../audit/audit-event.js';
-import { AuditLog, appendSql } from '../audit/audit-log.js';
+import { AuditLog, appendSql, type EventRecord } from '../audit/audit-log.js';
 import { Database } from '../database/database.module.js';
 import type { Held } from '../kernel/actor.js';
 import { Unavailable } from '../kernel/problem.js';
@@ -12,6 +12,9 @@ export interface Demands {
   era: number;
   holds: readonly Held[];
 }
+
+const RECORDED = `
+  SELECT id FROM audit_event JOIN unnest($1::uuid[], $2::uuid[]) AS asked (organization_id, id) USING (organization_id, id)`;
 
 const IN_FLIGHT = 2;
 
@@ -30,7 +33,7 @@ const RECORD = appendSql(
 @Injectable()
 export class Recorder implements OnApplicationShutdown {
   private readonly pool: pg.Pool;
-  private readonly queue: GroupCommit<{ id: string }, boolean>;
+  private readonly queue: GroupCommit<EventRecord, boolean>;
 
   constructor(
     private readonly audit: AuditLog,
@@ -55,14 +58,19 @@ export class Recorder implements OnApplicationShutdown {
     return this.queue.add(record);
   }
 
-  private async flush(records: { id: string }[]): Promise<boolean[]> {
+  private async flush(records: EventRecord[]): Promise<boolean[]> {
     try {
-      const { rows } = await this.pool.query<{ id: string }>({
+      const { rowCount } = await this.pool.query({
         name: 'record',
         text: RECORD,
         values: [JSON.stringify(records)],
       });
-      if (rows.length === records.length) return records.map(() => true);
+      if (rowCount === records.length) return records.map(() => true);
+      // Seldom: something was revoked a moment ago. Which were recorded is asked for only then.
+      const { rows } = await this.pool.query<{ id: string }>(RECORDED, [
+        records.map((record) => record.organization_id),
+        records.map(({ id }) => id),
+      ]);
       const recorded = new Set(rows.map(({ id }) => id));
       return records.map(({ id }) => recorded.has(id));
     } catch (error) {

@@ -1,15 +1,16 @@
-import { parseArgs } from 'node:util';
+import type { INestApplicationContext } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
-import pg from 'pg';
 import { AppModule } from '../app.module.js';
+import { Changes } from '../changes/changes.js';
 import { type Config, loadConfig } from '../config/config.js';
 import { MIGRATIONS, type PostgresConnection } from '../database/database.module.js';
 import { EmbeddedPostgres } from '../database/embedded-postgres.js';
 import { connect, migrate, revertLast } from '../database/migrate.js';
+import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
 import { StartupError } from '../kernel/startup-error.js';
 import { readMasterKey } from '../keyring/master-key.js';
 import { FloorFile } from '../revocation/floor.js';
-import { Keys } from '../tokens/keys.service.js';
+import { Keys, SYSTEM } from '../tokens/keys.service.js';
 
 interface Context {
   config: Config;
@@ -33,18 +34,18 @@ const COMMANDS: Record<string, { summary: string; run(context: Context): Promise
   'era raise': { summary: 'End every token issued so far; the step after a restored backup', run: eraRaise },
 };
 
-const { positionals } = parseArgs({ allowPositionals: true, strict: true, options: {} });
-const command = COMMANDS[positionals.join(' ')];
+const words = process.argv.slice(2).join(' ');
+const command = Object.hasOwn(COMMANDS, words) ? COMMANDS[words] : undefined;
 if (!command) {
-  const width = Math.max(...Object.keys(COMMANDS).map((words) => words.length));
+  const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
   console.error(
     [
       'Usage: npm run gatehouse -- <command>',
       '',
-      ...Object.entries(COMMANDS).map(([words, { summary }]) => `  ${words.padEnd(width)}  ${summary}`),
+      ...Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(width)}  ${summary}`),
     ].join('\n'),
   );
-  process.exit(positionals.length === 0 ? 0 : 64);
+  process.exit(words === '' ? 0 : 64);
 }
 try {
   console.log(await withDatabase(command.run));
@@ -94,33 +95,41 @@ async function migrationShow({ owner }: Context): Promise<string> {
   }
 }
 
-async function rotate({ config, application }: Context, purpose: 'token-sign' | 'token-seal'): Promise<string> {
+/** The modules of the service without its port, its feed and its timers. */
+async function withModules(
+  { config, application }: Context,
+  work: (app: INestApplicationContext) => Promise<string>,
+): Promise<string> {
   const app = await NestFactory.createApplicationContext(AppModule.forRoot(config, application), {
     logger: ['error', 'warn'],
   });
-  try {
+  return work(app).finally(() => app.close());
+}
+
+function rotate(context: Context, purpose: 'token-sign' | 'token-seal'): Promise<string> {
+  return withModules(context, async (app) => {
     const keys = app.get(Keys);
     await keys.open();
     const activatesAt = await keys.rotate(purpose);
     return activatesAt.getTime() > Date.now()
       ? `The next signing key is published, and signs from ${activatesAt.toISOString()} on. The service takes that step by itself.`
       : 'The next key is in use.';
-  } finally {
-    await app.close();
-  }
+  });
 }
 
 /** Above both what the database says and what this DATA_DIR has seen, so that it is news to every instance. */
-async function eraRaise({ config, owner }: Context): Promise<string> {
-  const floor = await FloorFile.in(config.dataDir).read();
-  const client: pg.Client = await connect(owner);
-  try {
-    const { rows } = await client.query<{ era: number }>(
-      'UPDATE era SET era = greatest(era, $1) + 1, raised_at = clock_timestamp() RETURNING era',
-      [floor?.era ?? 0],
-    );
-    return `The era is ${rows[0].era}: every token issued before is dead.`;
-  } finally {
-    await client.end();
-  }
+function eraRaise(context: Context): Promise<string> {
+  return withModules(context, async (app) => {
+    const floor = await FloorFile.in(context.config.dataDir).read();
+    const { result } = await app.get(Changes).run(SYSTEM, async (change) => {
+      const [before] = await change.tx.query('SELECT era FROM era FOR UPDATE');
+      const era = Math.max(before.era, floor?.era ?? 0) + 1;
+      await change.tx.query('UPDATE era SET era = $1, raised_at = clock_timestamp()', [era]);
+      const target = { type: 'era', id: PLATFORM_ORGANIZATION, name: String(era) };
+      change.record({ action: 'era.raised', targets: [target], changes: { era: { from: before.era, to: era } } });
+      change.forget('era', target, PLATFORM_ORGANIZATION);
+      return { era };
+    });
+    return `The era is ${result.era}: every token issued before is dead.`;
+  });
 }

@@ -1,5 +1,5 @@
 import { Body, Controller, Get, Param, Patch, Post, Query, Res } from '@nestjs/common';
-import { ApiOperation, ApiTags, PartialType } from '@nestjs/swagger';
+import { ApiCreatedResponse, ApiOkResponse, ApiOperation, ApiTags, PartialType } from '@nestjs/swagger';
 import { ArrayMaxSize, IsArray, IsEmail, IsString, Length, MaxLength } from 'class-validator';
 import type { FastifyReply } from 'fastify';
 import { CurrentCaller, RequireScopes } from '../access/access.js';
@@ -123,10 +123,14 @@ export class CompaniesController {
     private readonly cursors: Cursors,
   ) {}
 
-  /** A service account is shown the companies that it created; a person all of the organization's. */
   @Get()
   @RequireScopes('companies:read')
-  @ApiOperation({ operationId: 'listCompanies', summary: 'List companies' })
+  @ApiOperation({
+    operationId: 'listCompanies',
+    summary: 'List companies',
+    description: "A service account is shown the companies that it created; a person all of the organization's.",
+  })
+  @ApiOkResponse({ type: CompanyPage })
   list(@CurrentCaller() caller: Caller, @Query() query: PageQuery): Promise<CompanyPage> {
     const list = { route: 'companies', organization: caller.organizationId, actor: caller.actor.id };
     return page(this.cursors, list, query, async (limit, after) =>
@@ -137,6 +141,7 @@ export class CompaniesController {
   @Post()
   @RequireScopes('companies:write')
   @ApiOperation({ operationId: 'createCompany', summary: 'Create a company' })
+  @ApiCreatedResponse({ type: CompanyView })
   async create(
     @CurrentCaller() caller: Caller,
     @Body() body: CreateCompany,
@@ -150,6 +155,7 @@ export class CompaniesController {
   @Get(':id')
   @RequireScopes('companies:read')
   @ApiOperation({ operationId: 'getCompany', summary: 'Read a company' })
+  @ApiOkResponse({ type: CompanyView })
   async get(@CurrentCaller() caller: Caller, @Param('id') id: string): Promise<CompanyView> {
     return companyView(await this.companies.get(caller, id));
   }
@@ -157,6 +163,7 @@ export class CompaniesController {
   @Patch(':id')
   @RequireScopes('companies:write')
   @ApiOperation({ operationId: 'updateCompany', summary: 'Change a company' })
+  @ApiOkResponse({ type: CompanyView })
   async update(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
@@ -168,6 +175,7 @@ export class CompaniesController {
   @Get(':id/employees')
   @RequireScopes('companies:read')
   @ApiOperation({ operationId: 'listEmployees', summary: "List a company's employees" })
+  @ApiOkResponse({ type: EmployeePage })
   listEmployees(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
@@ -182,6 +190,7 @@ export class CompaniesController {
   @Post(':id/employees')
   @RequireScopes('employees:write')
   @ApiOperation({ operationId: 'createEmployee', summary: 'Push an employee to a company' })
+  @ApiCreatedResponse({ type: EmployeeView })
   async createEmployee(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,

@@ -1,20 +1,20 @@
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import { DocumentBuilder, type OpenAPIObject, SwaggerModule } from '@nestjs/swagger';
+import type { FastifyInstance } from 'fastify';
 import type { Config } from '../config/config.js';
 import { PROBLEMS } from '../kernel/problem.js';
 import { BUILT_IN_SCOPES } from '../kernel/scope.js';
+import { servePage } from './page.js';
 
 const TITLE = 'Gatehouse';
+const METHODS = ['get', 'post', 'put', 'patch', 'delete'] as const;
 
 /** `/openapi.json` and the reference page at `/docs`, from the classes that validate. */
 export function serveDocs(app: NestFastifyApplication, config: Config): void {
   let document: OpenAPIObject | undefined;
   const make = () => (document ??= describe(app, config));
-  SwaggerModule.setup('docs', app, make, {
-    jsonDocumentUrl: 'openapi.json',
-    customSiteTitle: `${TITLE} API`,
-    swaggerOptions: { validatorUrl: null, tryItOutEnabled: false, docExpansion: 'list', defaultModelsExpandDepth: 0 },
-  });
+  SwaggerModule.setup('docs', app, make, { jsonDocumentUrl: 'openapi.json', raw: ['json'], ui: false });
+  servePage(app.getHttpAdapter().getInstance() as unknown as FastifyInstance, config, `${TITLE} API`);
 }
 
 function describe(app: NestFastifyApplication, config: Config): OpenAPIObject {
@@ -34,7 +34,12 @@ function describe(app: NestFastifyApplication, config: Config): OpenAPIObject {
       'client',
     )
     .addBearerAuth(
-      { type: 'http', scheme: 'bearer', description: 'An access token of `POST /oauth/token` (RFC 6750)' },
+      {
+        type: 'http',
+        scheme: 'bearer',
+        bearerFormat: 'opaque or JWT',
+        description: 'An access token of `POST /oauth/token` (RFC 6750)',
+      },
       'bearer',
     )
     .addCookieAuth(
@@ -45,7 +50,10 @@ function describe(app: NestFastifyApplication, config: Config): OpenAPIObject {
     .build();
   const document = SwaggerModule.createDocument(app, builder, { operationIdFactory: (_controller, method) => method });
   canonicalPathsOnly(document);
+  describeHeaders(document);
   describeErrors(document);
+  wholeNumbers(document.components?.schemas);
+  wholeNumbers(document.paths);
   return document;
 }
 
@@ -54,7 +62,7 @@ function canonicalPathsOnly(document: OpenAPIObject): void {
   const seen = new Set<string>();
   for (const [path, item] of Object.entries(document.paths)) {
     const aliasOfRoot = !path.startsWith('/api/v1/') && `/api/v1${path}` in document.paths;
-    for (const method of ['get', 'post', 'put', 'patch', 'delete'] as const) {
+    for (const method of METHODS) {
       const operation = item[method];
       if (!operation) continue;
       const id = operation.operationId ?? '';
@@ -63,6 +71,45 @@ function canonicalPathsOnly(document: OpenAPIObject): void {
     }
     if (Object.keys(item).length === 0) delete document.paths[path];
   }
+}
+
+/** What callers may send beside parameters and body, and who need send no credential. */
+function describeHeaders(document: OpenAPIObject): void {
+  for (const [path, item] of Object.entries(document.paths)) {
+    for (const method of METHODS) {
+      const operation = item[method];
+      if (!operation) continue;
+      const isPublic = operation.security === undefined;
+      operation.security ??= [];
+      if (isPublic || !path.startsWith('/api/v1/')) continue;
+      operation.parameters ??= [];
+      if (method === 'post' && '201' in operation.responses) {
+        operation.parameters.push({
+          name: 'Idempotency-Key',
+          in: 'header',
+          required: false,
+          description:
+            'A repeat with the same key within 24 hours creates nothing and answers what the first did, but for a secret.',
+          schema: { type: 'string', minLength: 1, maxLength: 255 },
+        });
+      }
+      operation.parameters.push({
+        name: 'X-Organization-Id',
+        in: 'header',
+        required: false,
+        description: 'With a bearer token that holds `platform:admin`: the organization to act in.',
+        schema: { type: 'string', format: 'uuid' },
+      });
+    }
+  }
+}
+
+/** Every number on this wire is a whole one; TypeScript, from which the schemas come, has no such type. */
+function wholeNumbers(node: unknown): void {
+  if (typeof node !== 'object' || node === null) return;
+  const schema = node as { type?: unknown };
+  if (schema.type === 'number') schema.type = 'integer';
+  for (const child of Object.values(node)) wholeNumbers(child);
 }
 
 /** Every operation can fail in these ways; the body is one shape, its `code` is stable. */
@@ -111,7 +158,7 @@ function describeErrors(document: OpenAPIObject): void {
   };
   for (const [path, item] of Object.entries(document.paths)) {
     if (!path.startsWith('/api/v1/')) continue;
-    for (const method of ['get', 'post', 'patch', 'delete'] as const) {
+    for (const method of METHODS) {
       const operation = item[method];
       if (!operation) continue;
       const statuses = [

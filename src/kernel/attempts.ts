@@ -1,16 +1,20 @@
 import QuickLRU from 'quick-lru';
 
-/**
- * Token buckets by key, in bounded memory: the least recently used is forgotten first, so a hot offender stays. It refills evenly.
- */
-export class Attempts {
-  private readonly buckets: QuickLRU<string, { left: number; at: number }>;
+interface Bucket {
+  left: number;
+  at: number;
+}
 
+/** Token buckets by key, in bounded memory: the least recently used is forgotten first, so a hot offender stays. They refill evenly. */
+export class Attempts {
+  private readonly buckets: QuickLRU<string, Bucket>;
+
+  /** `limit` attempts in `windowMs`, for each of up to `maxKeys` keys. `monotonic`: milliseconds. */
   constructor(
     private readonly limit: number,
     private readonly windowMs: number,
     maxKeys: number,
-    private readonly monotonic: () => number = () => performance.now(),
+    private readonly monotonic: () => number,
   ) {
     this.buckets = new QuickLRU({ maxSize: maxKeys });
   }
@@ -22,8 +26,21 @@ export class Attempts {
     bucket.left = Math.min(this.limit, bucket.left + ((now - bucket.at) * this.limit) / this.windowMs);
     bucket.at = now;
     this.buckets.set(key, bucket);
-    if (bucket.left < 1) return Math.max(1, Math.ceil(((1 - bucket.left) * this.windowMs) / this.limit / 1000));
+    if (bucket.left < 1) return Math.ceil(((1 - bucket.left) * this.windowMs) / this.limit / 1000);
     bucket.left--;
     return 0;
   }
+
+  giveBack(key: string): void {
+    const bucket = this.buckets.get(key);
+    if (bucket) bucket.left++;
+  }
+}
+
+/** Whoever has one IPv6 address has the 2^64 of its network (RFC 6177): they count as one. IPv4 in IPv6 counts as IPv4. */
+export function networkOf(address: string | null): string {
+  if (!address?.includes(':') || address.includes('.')) return address?.replace(/^::ffff:/i, '') ?? '';
+  const [head, tail] = address.split('::').map((part) => (part === '' ? [] : part.split(':')));
+  const zeros = Array(Math.max(0, 8 - head.length - (tail?.length ?? 0))).fill('0');
+  return (tail ? [...head, ...zeros, ...tail] : head).slice(0, 4).join(':');
 }

@@ -63,6 +63,6 @@ export function allowedScopes(
 export function parseScope(text: string): string[] | undefined {
   if (text.length > 8192) return undefined;
   const tokens = text.split(' ').filter((token) => token !== '');
-  if (!tokens.every(isScopeToken)) return undefined;
+  if (tokens.length === 0 || !tokens.every(isScopeToken)) return undefined;
   return [...new Set(tokens)].filter((token) => token !== 'openid').sort();
 }

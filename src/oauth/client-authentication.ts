@@ -2,31 +2,36 @@ import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { headerCount, requestInfo } from '../access/access.js';
 import { Recorder } from '../changes/recorder.js';
 import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
-import { Attempts } from '../kernel/attempts.js';
+import { Attempts, networkOf } from '../kernel/attempts.js';
+import { Clock } from '../kernel/clock.js';
 import { basicChallenge, OAuthError } from '../kernel/oauth-error.js';
 import { RevocationView } from '../revocation/revocation-view.js';
 import type { AuthenticatedClient, Refusal, Refused } from '../service-accounts/clients.js';
+import { accountIdOf } from '../service-accounts/service-account.entity.js';
 import { SYSTEM } from '../tokens/keys.service.js';
 import type { ClientAuthMethod } from './client-auth/client-auth-method.js';
 import type { OAuthRequest } from './token-request.js';
 
 export const METHODS = Symbol('client authentication methods');
 
-/** Refusals that one network address, and one address with one client id, may cause in a minute before they are only counted. */
-const REFUSALS_PER_ADDRESS = 300;
-const REFUSALS_PER_CLIENT = 60;
+/**
+ * Refusals that one network, and one network with one client id, may cause in a minute before they are only counted. Nobody guesses
+ * 256 bits: the limits keep a flood from filling the audit log, and leave room for a fleet that was given a wrong secret.
+ */
+const REFUSALS_PER_NETWORK = 1200;
+const REFUSALS_PER_CLIENT = 600;
 const WINDOW_MS = 60_000;
-const MAX_ADDRESSES = 50_000;
+const MAX_NETWORKS = 50_000;
 const COUNT_EVERY_MS = 10_000;
 
 /**
  * Authenticates clients at every OAuth endpoint: exactly one method a request, one answer for every refusal, each refusal recorded.
- * Only failures are charged, to their address: whoever guesses wrong never locks out the rightful client, even from the same address.
+ * Only failures are charged, to their network: whoever guesses wrong never locks out the rightful client, even from the same address.
  */
 @Injectable()
 export class ClientAuthentication implements OnApplicationShutdown {
-  private readonly byAddress = new Attempts(REFUSALS_PER_ADDRESS, WINDOW_MS, MAX_ADDRESSES);
-  private readonly byClient = new Attempts(REFUSALS_PER_CLIENT, WINDOW_MS, MAX_ADDRESSES);
+  private readonly byNetwork: Attempts;
+  private readonly byClient: Attempts;
   private throttled = new Map<string, number>();
   private readonly counter: NodeJS.Timeout;
 
@@ -34,7 +39,10 @@ export class ClientAuthentication implements OnApplicationShutdown {
     @Inject(METHODS) private readonly methods: readonly ClientAuthMethod[],
     private readonly recorder: Recorder,
     private readonly view: RevocationView,
+    clock: Clock,
   ) {
+    this.byNetwork = new Attempts(REFUSALS_PER_NETWORK, WINDOW_MS, MAX_NETWORKS, () => clock.monotonic());
+    this.byClient = new Attempts(REFUSALS_PER_CLIENT, WINDOW_MS, MAX_NETWORKS, () => clock.monotonic());
     this.counter = setInterval(() => this.recordThrottled(), COUNT_EVERY_MS).unref();
   }
 
@@ -42,7 +50,8 @@ export class ClientAuthentication implements OnApplicationShutdown {
   async authenticate(request: OAuthRequest): Promise<AuthenticatedClient> {
     this.view.assertFresh();
     const { http, parameters } = request;
-    if (headerCount(http, 'authorization') > 1 || http.headers.authorization?.includes(',')) {
+    // Base64 has no comma, so Basic credentials with one are two; other schemes have parameters, and fail as what they are.
+    if (headerCount(http, 'authorization') > 1 || /^basic\b.*,/i.test(http.headers.authorization ?? '')) {
       throw new OAuthError('invalid_request', 'There is more than one Authorization header');
     }
     const used = this.methods.filter((method) => method.uses(request));
@@ -58,18 +67,13 @@ export class ClientAuthentication implements OnApplicationShutdown {
         assertion ? 'unsupported_method' : 'no_credentials',
       );
     const { claimed, outcome } = await method.prove(request);
-    if (
-      method.name !== 'client_secret_post' &&
-      claimed !== undefined &&
-      parameters.client_id !== undefined &&
-      parameters.client_id !== claimed
-    ) {
+    if (claimed !== undefined && parameters.client_id !== undefined && parameters.client_id !== claimed) {
       throw await this.refuse(request, claimed, undefined, 'client_id_mismatch');
     }
     if ('refused' in outcome) throw await this.refuse(request, claimed, outcome, outcome.refused);
-    const { clientAuthMethods } = outcome.client;
-    if (clientAuthMethods && !clientAuthMethods.includes(method.name))
-      throw await this.refuse(request, claimed, outcome, 'method_not_allowed');
+    const { client, credential } = outcome;
+    if (client.clientAuthMethods && !client.clientAuthMethods.includes(method.name))
+      throw await this.refuse(request, claimed, { client, credentialId: credential.id }, 'method_not_allowed');
     return outcome;
   }
 
@@ -80,14 +84,14 @@ export class ClientAuthentication implements OnApplicationShutdown {
   private async refuse(
     request: OAuthRequest,
     claimed: string | undefined,
-    refused: Pick<Refused, 'client' | 'credentialId'> | AuthenticatedClient | undefined,
+    refused: Pick<Refused, 'client' | 'credentialId'> | undefined,
     reason: Refusal | 'no_credentials' | 'unsupported_method' | 'client_id_mismatch' | 'method_not_allowed',
   ): Promise<OAuthError> {
     const info = requestInfo(request.http);
-    const address = info.address ?? '';
-    const wait = this.byClient.take(`${address} ${claimed?.slice(0, 64) ?? ''}`) || this.byAddress.take(address);
+    const network = networkOf(info.address);
+    const wait = this.byClient.take(`${network} ${claimed?.slice(0, 64) ?? ''}`) || this.byNetwork.take(network);
     if (wait > 0) {
-      if (this.throttled.size < MAX_ADDRESSES) this.throttled.set(address, (this.throttled.get(address) ?? 0) + 1);
+      if (this.throttled.size < MAX_NETWORKS) this.throttled.set(network, (this.throttled.get(network) ?? 0) + 1);
       return new OAuthError('temporarily_unavailable', 'Too many failed attempts from this address', {
         status: 429,
         headers: { 'Retry-After': String(wait) },
@@ -99,9 +103,9 @@ export class ClientAuthentication implements OnApplicationShutdown {
       action: 'client.authenticated',
       outcome: 'failure',
       reason,
-      // Nobody has proved to be the client: the name is a claim.
-      actor: { type: 'anonymous', id: null, name: claimed?.slice(0, 128) ?? '', organizationId },
-      credentialId: refused && 'credentialId' in refused ? refused.credentialId : undefined,
+      // Nobody has proved to be the client: the name is a claim. What is no client id is not repeated; it may be a misplaced secret.
+      actor: { type: 'anonymous', id: null, name: claimed && accountIdOf(claimed) ? claimed : '', organizationId },
+      credentialId: refused?.credentialId,
       targets: client && [{ type: 'service_account', id: client.id, name: client.name }],
       request: info,
     });
@@ -120,11 +124,11 @@ export class ClientAuthentication implements OnApplicationShutdown {
     const worst = [...counted].sort((a, b) => b[1] - a[1]).slice(0, 10);
     const changes = {
       refusals: { to: sum },
-      addresses: { to: counted.size },
+      networks: { to: counted.size },
       most_from: { to: Object.fromEntries(worst) },
     };
     this.recorder.record({ ...SYSTEM, action: 'authentication.throttled', outcome: 'failure', changes }).catch(() => {
-      for (const [address, count] of counted) this.throttled.set(address, (this.throttled.get(address) ?? 0) + count);
+      for (const [network, count] of counted) this.throttled.set(network, (this.throttled.get(network) ?? 0) + count);
     });
   }
 }

@@ -1,5 +1,5 @@
 import { Controller, Get, Header, Inject, Req, Res } from '@nestjs/common';
-import { ApiOperation, ApiTags } from '@nestjs/swagger';
+import { ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Public } from '../access/access.js';
 import { Config } from '../config/config.js';
@@ -10,6 +10,42 @@ import { METHODS } from './client-authentication.js';
 import type { Grant } from './grants/grant.js';
 import { assertRealm, JWKS_PATHS, METADATA_PATHS, TOKEN_PATHS } from './paths.js';
 import { GRANT_TYPES } from './token.controller.js';
+
+/** RFC 8414 */
+class ServerMetadata {
+  issuer: string;
+  token_endpoint: string;
+  jwks_uri: string;
+  grant_types_supported: string[];
+  token_endpoint_auth_methods_supported: string[];
+  scopes_supported: string[];
+  service_documentation: string;
+  response_types_supported: string[];
+  subject_types_supported: string[];
+  id_token_signing_alg_values_supported: string[];
+  authorization_endpoint: string;
+}
+
+/** RFC 7517: public members only. */
+class PublicJwk {
+  @ApiProperty({ enum: ['EC', 'RSA'] })
+  kty: string;
+  kid: string;
+  @ApiProperty({ enum: ['sig'] })
+  use: string;
+  alg: string;
+  /** Of an EC key: `crv`, `x`, `y`. */
+  crv?: string;
+  x?: string;
+  y?: string;
+  /** Of an RSA key: `n`, `e`. */
+  n?: string;
+  e?: string;
+}
+
+class JwkSet {
+  keys: PublicJwk[];
+}
 
 @ApiTags('OAuth 2.0')
 @Controller()
@@ -22,12 +58,17 @@ export class MetadataController {
     private readonly config: Config,
   ) {}
 
-  /** RFC 8414. Served at the OpenID Connect path too, with the members required there; no ID token is ever issued (D21). */
   @Get([...METADATA_PATHS])
   @Public({ crossOrigin: true })
   @Header('Cache-Control', 'public, max-age=300')
-  @ApiOperation({ operationId: 'getMetadata', summary: 'Authorization server metadata' })
-  async metadata(@Req() request: FastifyRequest) {
+  @ApiOperation({
+    operationId: 'getMetadata',
+    summary: 'Authorization server metadata',
+    description:
+      'RFC 8414. Served at the OpenID Connect path too, with the members required there; no ID token is ever issued (D21).',
+  })
+  @ApiOkResponse({ type: ServerMetadata })
+  async metadata(@Req() request: FastifyRequest): Promise<ServerMetadata> {
     assertRealm(request, this.config);
     const issuer = this.config.ISSUER_URL;
     return {
@@ -46,10 +87,14 @@ export class MetadataController {
     };
   }
 
-  /** RFC 7517. Holds the next signing key well before it is used: cache it no longer than max-age says. */
   @Get([...JWKS_PATHS])
   @Public({ crossOrigin: true })
-  @ApiOperation({ operationId: 'getJwks', summary: 'Keys that verify JWT access tokens' })
+  @ApiOperation({
+    operationId: 'getJwks',
+    summary: 'Keys that verify JWT access tokens',
+    description: 'RFC 7517. Holds the next signing key well before it is used: cache it no longer than max-age says.',
+  })
+  @ApiOkResponse({ type: JwkSet })
   jwks(@Req() request: FastifyRequest, @Res() reply: FastifyReply): void {
     assertRealm(request, this.config);
     void reply

@@ -15,6 +15,7 @@ export class TokenRequest {
   @ApiPropertyOptional()
   client_id?: string;
 
+  /** With `client_id`, instead of HTTP Basic. */
   @ApiPropertyOptional({ format: 'password' })
   client_secret?: string;
 }

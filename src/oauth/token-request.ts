@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import type { FastifyRequest } from 'fastify';
 import { OAuthError } from '../kernel/oauth-error.js';
 import { isStorableText } from '../kernel/text.js';
@@ -43,8 +44,8 @@ function decode(text: string): string {
  * are counted: in a flat object of strings there are exactly two a member.
  */
 export function parseJson(body: Buffer): Parameters {
+  if (!isUtf8(body)) throw invalid('The body is not UTF-8');
   const text = body.toString('utf8');
-  if (text.includes('\uFFFD') && !body.includes('\uFFFD')) throw invalid('The body is not UTF-8');
   let value: unknown;
   try {
     value = JSON.parse(text);

@@ -6,6 +6,7 @@ import {
   ApiExcludeEndpoint,
   ApiOperation,
   ApiResponse,
+  ApiSecurity,
   ApiTags,
 } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -36,15 +37,17 @@ export class TokenController {
     private readonly config: Config,
   ) {}
 
-  /**
-   * Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header
-   * (HTTP Basic) or into the body, not both. There is no refresh token: ask again some 30 seconds before `expires_in` has passed.
-   */
   @Post([...TOKEN_PATHS])
   @Public({ crossOrigin: true })
-  @ApiOperation({ operationId: 'issueToken', summary: 'Issue an access token' })
+  @ApiOperation({
+    operationId: 'issueToken',
+    summary: 'Issue an access token',
+    description:
+      'Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header (HTTP Basic) or into the body, not both. There is no refresh token: ask again some 30 seconds before `expires_in` has passed.',
+  })
   @ApiConsumes('application/x-www-form-urlencoded', 'application/json')
   @ApiBody({ type: TokenRequest })
+  @ApiSecurity({}) // the credentials may stand in the body
   @ApiBasicAuth('client')
   @ApiResponse({ status: 200, type: TokenResponse, description: 'The token' })
   @ApiResponse({ status: 400, type: OAuthErrorBody, description: 'The request is not valid (RFC 6749 §5.2)' })
@@ -126,7 +129,8 @@ export class TokenController {
     if (!asked) throw new OAuthError('invalid_scope', 'scope is not a list of scope tokens');
     if (asked.some((token) => !allowed.includes(token)))
       throw new OAuthError('invalid_scope', 'A requested scope is not one that this client may use');
-    return asked.length > 0 || scope.trim() === '' ? asked : [...allowed].sort();
+    // `openid` alone asks for nothing that a machine can have (D22).
+    return asked.length > 0 ? asked : [...allowed].sort();
   }
 
   private async recordRefusal(

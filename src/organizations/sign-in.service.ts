@@ -44,7 +44,8 @@ export class SignIn {
       reason = 'wrong_password';
     }
     const organizationId = (person?.accepted && person.organization_id) || PLATFORM_ORGANIZATION;
-    const name = email.slice(0, 254).toWellFormed();
+    // What is no e-mail address is not repeated: people type passwords into the wrong field.
+    const name = /^[^\s@]+@[^\s@]+$/.test(email) ? email.slice(0, 254).toWellFormed() : '';
     await this.recorder.record({
       action: 'session.created',
       outcome: 'failure',

@@ -226,10 +226,10 @@ export class ServiceProcess {
   }
 
   /** Spawns without waiting. The environment is the given one alone, plus what Node needs. */
-  static spawn(environment: Record<string, string>, file = MAIN, args: string[] = []): ServiceProcess {
+  static spawn(environment: Record<string, string>, file = MAIN, args: string[] = [], cwd?: string): ServiceProcess {
     const port = environment.PORT ?? '3000';
     const child = spawn(process.execPath, [file, ...args], {
-      cwd: environment.DATA_DIR ?? ROOT,
+      cwd: cwd ?? environment.DATA_DIR ?? ROOT,
       env: { PATH: process.env.PATH, HOME: process.env.HOME, TMPDIR: process.env.TMPDIR, ...environment },
       stdio: ['ignore', 'pipe', 'pipe'],
     });

@@ -1,0 +1,127 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import * as oauth from 'oauth4webapi';
+import * as openid from 'openid-client';
+import { ClientCredentials } from 'simple-oauth2';
+import { PATIENT } from '../support/oauth.js';
+import { bearer, freePort, type TestAccount, TestService } from '../support/service.js';
+
+const SCOPE = 'companies:read companies:write';
+
+/** Clients that no one here wrote, as their documentation has them; nothing is loosened but https, on loopback. */
+let service: TestService;
+let issuer: string;
+let opaque: TestAccount;
+let jwt: TestAccount;
+
+beforeAll(async () => {
+  const PORT = await freePort();
+  issuer = `http://127.0.0.1:${PORT}`;
+  service = await TestService.start({ ...PATIENT, PORT, ISSUER_URL: issuer });
+  const admin = await service.signIn();
+  await admin.createOrganization('Strict clients');
+  opaque = await admin.createAccount('Opaque', SCOPE.split(' '));
+  jwt = await admin.createAccount('JWT', SCOPE.split(' '), { token_format: 'jwt', token_ttl_seconds: 900 });
+});
+afterAll(() => service?.stop());
+
+const companies = async (token: string) => (await fetch(`${issuer}/companies`, { headers: bearer(token) })).status;
+
+describe('Y11 oauth4webapi', () => {
+  const loopback = { [oauth.allowInsecureRequests]: true };
+  const discover = async (algorithm: 'oauth2' | 'oidc') => {
+    const url = new URL(issuer);
+    return oauth.processDiscoveryResponse(url, await oauth.discoveryRequest(url, { algorithm, ...loopback }));
+  };
+
+  for (const algorithm of ['oauth2', 'oidc'] as const) {
+    for (const method of ['ClientSecretBasic', 'ClientSecretPost'] as const) {
+      it(`discovers by ${algorithm} and authenticates by ${method}`, async () => {
+        const server = await discover(algorithm);
+        const client: oauth.Client = { client_id: opaque.client_id };
+        const auth = oauth[method](opaque.credentials.secret);
+        const response = await oauth.clientCredentialsGrantRequest(server, client, auth, { scope: SCOPE }, loopback);
+        const result = await oauth.processClientCredentialsResponse(server, client, response);
+        expect(result).toEqual({
+          access_token: expect.any(String),
+          token_type: 'bearer',
+          expires_in: 3600,
+          scope: SCOPE,
+        });
+        expect(await companies(result.access_token)).toBe(200);
+      });
+    }
+  }
+
+  it('takes a JWT for the RFC 9068 access token that it is', async () => {
+    const server = await discover('oauth2');
+    const client: oauth.Client = { client_id: jwt.client_id };
+    const auth = oauth.ClientSecretBasic(jwt.credentials.secret);
+    const response = await oauth.clientCredentialsGrantRequest(server, client, auth, {}, loopback);
+    const { access_token } = await oauth.processClientCredentialsResponse(server, client, response);
+    const request = new Request(`${issuer}/companies`, { headers: bearer(access_token) });
+    const claims = await oauth.validateJwtAccessToken(server, request, issuer, loopback);
+    expect(claims).toMatchObject({ iss: issuer, aud: issuer, sub: jwt.id, client_id: jwt.client_id, scope: SCOPE });
+    expect(claims.exp - claims.iat).toBe(900);
+  });
+
+  it('reads what is wrong from the challenge of a 401, and from the body of a 400', async () => {
+    const server = await discover('oauth2');
+    const client: oauth.Client = { client_id: opaque.client_id };
+    const ask = async (secret: string, parameters: Record<string, string>) => {
+      const auth = oauth.ClientSecretBasic(secret);
+      const response = await oauth.clientCredentialsGrantRequest(server, client, auth, parameters, loopback);
+      return oauth.processClientCredentialsResponse(server, client, response).catch((error) => error);
+    };
+    const refused = await ask(jwt.credentials.secret, {});
+    expect(refused).toBeInstanceOf(oauth.WWWAuthenticateChallengeError);
+    expect(refused.cause).toMatchObject([
+      { scheme: 'basic', parameters: { realm: 'gatehouse', charset: 'UTF-8', error: 'invalid_client' } },
+    ]);
+    const beyond = await ask(opaque.credentials.secret, { scope: 'admin:access' });
+    expect(beyond).toBeInstanceOf(oauth.ResponseBodyError);
+    expect([beyond.status, beyond.error]).toEqual([400, 'invalid_scope']);
+  });
+});
+
+describe('Y11 openid-client', () => {
+  for (const algorithm of ['oauth2', 'oidc'] as const) {
+    for (const method of ['ClientSecretBasic', 'ClientSecretPost'] as const) {
+      it(`discovers by ${algorithm} and authenticates by ${method}`, async () => {
+        const config = await openid.discovery(
+          new URL(issuer),
+          jwt.client_id,
+          undefined,
+          openid[method](jwt.credentials.secret),
+          { algorithm, execute: [openid.allowInsecureRequests] },
+        );
+        const tokens = await openid.clientCredentialsGrant(config, { scope: SCOPE });
+        expect(tokens).toMatchObject({ token_type: 'bearer', expires_in: 900, scope: SCOPE });
+        expect(tokens.refresh_token ?? tokens.id_token).toBeUndefined();
+        const answer = await openid.fetchProtectedResource(
+          config,
+          tokens.access_token,
+          new URL(`${issuer}/companies`),
+          'GET',
+        );
+        expect(answer.status).toBe(200);
+      });
+    }
+  }
+});
+
+describe('Y11 simple-oauth2', () => {
+  for (const authorizationMethod of ['header', 'body'] as const) {
+    for (const bodyFormat of ['form', 'json'] as const) {
+      it(`authenticates in the ${authorizationMethod} with a ${bodyFormat} body`, async () => {
+        const client = new ClientCredentials({
+          client: opaque.credentials,
+          auth: { tokenHost: issuer, tokenPath: '/oauth/token' },
+          options: { authorizationMethod, bodyFormat },
+        });
+        const { token } = await client.getToken({ scope: SCOPE });
+        expect(token).toMatchObject({ token_type: 'Bearer', expires_in: 3600, scope: SCOPE });
+        expect(await companies(token.access_token as string)).toBe(200);
+      });
+    }
+  }
+});
