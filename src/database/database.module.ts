@@ -14,12 +14,16 @@ export type PostgresConnection = Pick<
 
 export const MIGRATIONS = [Initial1763712000000];
 
-/** What every connection of ours has. `query_timeout` is the client's own: a frozen server ignores `statement_timeout`. */
+/**
+ * What every connection of ours has. `query_timeout` is the client's own: a frozen server ignores `statement_timeout`. An instance that
+ * is cut off or frozen within a transaction loses it after a second: whoever waits for its locks, the feed's among them, gets them
+ * well within their query timeout. No transaction of ours waits for anything but the database.
+ */
 function connectionSettings(connection: PostgresConnection, durable: boolean): pg.ClientConfig {
   return {
     ...connection,
     application_name: 'gatehouse',
-    options: `-c synchronous_commit=${durable ? 'on' : 'off'} -c TimeZone=UTC -c idle_in_transaction_session_timeout=15000`,
+    options: `-c synchronous_commit=${durable ? 'on' : 'off'} -c TimeZone=UTC -c idle_in_transaction_session_timeout=1000`,
     connectionTimeoutMillis: 1000,
     query_timeout: 5000,
     keepAlive: true,

@@ -101,7 +101,6 @@ export class Revocations {
       );
       last = Number(row.id);
     }
-    await tx.query('NOTIFY revocation');
     return last;
   }
 
@@ -112,6 +111,8 @@ export class Revocations {
   async barrier(entry: number): Promise<Barrier> {
     const committedAt = this.clock.monotonic();
     this.feed.nudge();
+    // Not in the transaction: a full queue of notifications would undo the revocation. Who is not told polls.
+    this.database.query('NOTIFY revocation').catch(() => undefined);
     let bound = this.feed.largestBound;
     let live = 0;
     let confirmed = 0;
