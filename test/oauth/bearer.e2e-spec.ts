@@ -26,7 +26,9 @@ beforeAll(async () => {
   jwt = await accessToken(service, jwtAccount);
 });
 afterAll(() => service?.stop());
-afterEach(() => jest.restoreAllMocks());
+afterEach(() => {
+  jest.restoreAllMocks();
+});
 
 const call = (headers: Record<string, string>, url = '/companies', method = 'GET', body?: Record<string, unknown>) =>
   service.request(method, url, { headers, body });

@@ -1,4 +1,4 @@
-import { connect } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import { expect } from '@jest/globals';
 import type { Answer, TestAccount, TestService } from './service.js';
 
@@ -76,7 +76,8 @@ export const eventsOf = (service: TestService, action: string, limit = 1) =>
     address: string | null;
   }>('SELECT * FROM audit_event WHERE action = $1 ORDER BY occurred_at DESC, counter DESC LIMIT $2', [action, limit]);
 
-export const urlOfService = (service: TestService) => `http://127.0.0.1:${service.app.getHttpServer().address().port}`;
+const portOf = (service: TestService) => (service.app.getHttpServer().address() as AddressInfo).port;
+export const urlOfService = (service: TestService) => `http://127.0.0.1:${portOf(service)}`;
 
 /**
  * Sends octets as they are to the listening service, and more while `more` gives some; resolves with what came back once the
@@ -85,7 +86,7 @@ export const urlOfService = (service: TestService) => `http://127.0.0.1:${servic
 export function untilClosed(service: TestService, head: string, more?: () => string | undefined): Promise<string> {
   return new Promise((resolve) => {
     let received = '';
-    const socket = connect(Number(new URL(urlOfService(service)).port), '127.0.0.1');
+    const socket = connect(portOf(service), '127.0.0.1');
     const pump = () => {
       let text = more?.();
       while (text !== undefined && !socket.destroyed && socket.write(text)) text = more?.();
