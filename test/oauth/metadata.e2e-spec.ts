@@ -166,7 +166,7 @@ async function gatehouse(...args: string[]): Promise<string> {
 const keyStates = async (purpose: string) =>
   (
     await service.database.query<{ state: string; destroyed: boolean }>(
-      'SELECT state, wrapped IS NULL AS destroyed FROM keyring_key WHERE purpose = $1 ORDER BY id',
+      'SELECT state, wrapped IS NULL AS destroyed FROM keyring_key WHERE purpose = $1 ORDER BY activated_at',
       [purpose],
     )
   ).map(({ state, destroyed }) => (destroyed ? `${state}, destroyed` : state));
@@ -175,6 +175,7 @@ describe('keys over time', () => {
   it('MD-05 a command publishes the next key beside the running service; it signs after twice max-age; the old one stays until its last token has ended', async () => {
     const [first] = await kids();
     const old = await accessToken(service, jwtAccount);
+    const unseen = await accessToken(service, jwtAccount); // nobody has verified it, so nobody remembers its signature
     expect(await gatehouse('keys', 'rotate', 'signing')).toMatch(
       /^0 The next signing key is published, and signs from /,
     );
@@ -211,6 +212,7 @@ describe('keys over time', () => {
     for (const instance of [service, other]) {
       await instance.app.get(Keyring).load();
       expect(await kids(instance)).toEqual([published[1]]);
+      expect(await statusOf(unseen, instance)).toBe(401); // BR-11: a retired key verifies nothing
     }
   });
 

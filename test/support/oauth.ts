@@ -103,3 +103,21 @@ export function untilClosed(service: TestService, head: string, more?: () => str
     socket.on('close', () => resolve(received));
   });
 }
+
+/** RFC 6750 §3 and RFC 9457: the whole of a refusal at a protected resource. */
+export function expectRefused(answer: Answer, status: number, code: string, challenge: string | undefined): void {
+  expect([answer.status, answer.json?.code, answer.headers['www-authenticate']]).toEqual([status, code, challenge]);
+  expect(answer.headers['content-type']).toBe('application/problem+json; charset=utf-8');
+  expect(answer.headers['cache-control']).toBe('no-store');
+}
+
+const bearerError = (error: string, description: string) =>
+  `Bearer realm="gatehouse", error="${error}", error_description="${description}"`;
+
+export const expectInvalidToken = (
+  answer: Answer,
+  description = 'The access token is malformed or was not issued here',
+) => expectRefused(answer, 401, 'invalid_token', bearerError('invalid_token', description));
+
+export const expectInvalidRequest = (answer: Answer, description: string) =>
+  expectRefused(answer, 400, 'malformed_request', bearerError('invalid_request', description));
