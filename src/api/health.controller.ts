@@ -39,7 +39,8 @@ export class HealthController {
   @ApiOperation({
     operationId: 'getReadiness',
     summary: 'Readiness',
-    description: 'Migrated, keys opened, a connection to the database free, and news of revocations within the bound: send traffic here.',
+    description:
+      'Migrated, keys opened, a connection to the database free, and news of revocations within the bound: send traffic here.',
   })
   ready() {
     return this.health.check([
