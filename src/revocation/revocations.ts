@@ -139,6 +139,12 @@ export class Revocations {
     };
   }
 
+  /** The highest feed id of what has committed. */
+  async head(): Promise<number> {
+    const [row] = await this.database.query('SELECT coalesce(max(id), 0) AS head FROM revocation');
+    return Number(row.head);
+  }
+
   /** The first revocation of something that is revoked once and for all. */
   async find(subjectId: string): Promise<PublishedRevocation | undefined> {
     const [row] = await this.database.query(
