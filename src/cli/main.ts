@@ -1,6 +1,7 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { AppModule } from '../app.module.js';
+import { AuditLog } from '../audit/audit-log.js';
 import { Changes } from '../changes/changes.js';
 import { type Config, loadConfig } from '../config/config.js';
 import { MIGRATIONS, type PostgresConnection } from '../database/database.module.js';
@@ -122,6 +123,7 @@ function rotate(context: Context, purpose: 'token-sign' | 'token-seal'): Promise
 function eraRaise(context: Context): Promise<string> {
   return withModules(context, async (app) => {
     const floor = await FloorFile.in(context.config.dataDir).read();
+    await app.get(AuditLog).makePartitions(); // a backup has none for a month that came after it
     const { result } = await app.get(Changes).run(SYSTEM, async (change) => {
       const [before] = await change.tx.query('SELECT era FROM era FOR UPDATE');
       const era = Math.max(before.era, floor?.era ?? 0) + 1;
