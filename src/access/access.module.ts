@@ -1,12 +1,13 @@
 import { Module } from '@nestjs/common';
 import { KeyringModule } from '../keyring/keyring.module.js';
 import { OrganizationsModule } from '../organizations/organizations.module.js';
+import { RevocationModule } from '../revocation/revocation.module.js';
 import { TokensModule } from '../tokens/tokens.module.js';
 import { AccessGuard } from './access.js';
 
 /** Owns the one gate of every route. Refuses to know what lies behind it. */
 @Module({
-  imports: [KeyringModule, OrganizationsModule, TokensModule],
+  imports: [KeyringModule, OrganizationsModule, RevocationModule, TokensModule],
   providers: [AccessGuard],
   exports: [AccessGuard],
 })

@@ -12,6 +12,7 @@ import { problem } from '../kernel/problem.js';
 import { Keyring } from '../keyring/keyring.js';
 import { Organizations } from '../organizations/organizations.service.js';
 import { Sessions } from '../organizations/sessions.service.js';
+import { RevocationView } from '../revocation/revocation-view.js';
 import { actorOf, TokenRejected, Tokens } from '../tokens/tokens.service.js';
 import { readSessionCookie } from './session-cookie.js';
 
@@ -98,6 +99,7 @@ export class AccessGuard implements CanActivate {
     private readonly tokens: Tokens,
     private readonly sessions: Sessions,
     private readonly organizations: Organizations,
+    private readonly view: RevocationView,
     private readonly keyring: Keyring,
     private readonly clock: Clock,
     private readonly config: Config,
@@ -193,6 +195,7 @@ export class AccessGuard implements CanActivate {
 
   private async bySession(request: FastifyRequest, cookie: string): Promise<Caller | undefined> {
     this.assertSameOrigin(request);
+    this.view.assertFresh(); // a restored backup brings ended sessions back
     const session = await this.sessions.authenticate(cookie, requestInfo(request));
     if (session?.mustChangePassword && !/^\/api\/v1\/(session|users\/me)(\/|$)/.test(request.url)) {
       throw problem('password_change_required');

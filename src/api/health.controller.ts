@@ -1,6 +1,6 @@
 import { Controller, Get } from '@nestjs/common';
 import { ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
-import { HealthCheck, HealthCheckService, HealthIndicatorService } from '@nestjs/terminus';
+import { HealthCheck, HealthCheckService, HealthIndicatorService, TypeOrmHealthIndicator } from '@nestjs/terminus';
 import { Public } from '../access/access.js';
 import { RevocationView } from '../revocation/revocation-view.js';
 
@@ -9,6 +9,9 @@ class Liveness {
   status: string;
 }
 
+/** A pool from which no connection comes in this time is exhausted. */
+const DATABASE_MS = 1000;
+
 @ApiTags('Health')
 @Controller('health')
 @Public({ crossOrigin: true })
@@ -16,6 +19,7 @@ export class HealthController {
   constructor(
     private readonly health: HealthCheckService,
     private readonly indicators: HealthIndicatorService,
+    private readonly database: TypeOrmHealthIndicator,
     private readonly view: RevocationView,
   ) {}
 
@@ -35,7 +39,8 @@ export class HealthController {
   @ApiOperation({
     operationId: 'getReadiness',
     summary: 'Readiness',
-    description: 'Migrated, keys opened, and news of revocations within the bound: send traffic here.',
+    description:
+      'Migrated, keys opened, a connection to the database free, and news of revocations within the bound: send traffic here.',
   })
   ready() {
     return this.health.check([
@@ -44,6 +49,7 @@ export class HealthController {
         const reason = this.view.staleness();
         return reason ? indicator.down(reason) : indicator.up();
       },
+      () => this.database.pingCheck('database', { timeout: DATABASE_MS }),
     ]);
   }
 }

@@ -91,21 +91,25 @@ export class Changes {
     const caller = 'holds' in by ? by : undefined;
     let last = 0;
     let replayed = false;
+    let settled = false;
     const result = await this.transaction(async (tx) => {
       if (caller && !(await this.revocations.stillHeld(tx, caller.holds)))
         throw problem('unauthenticated', 'The credential of this request was revoked');
       const earlier = caller?.idempotency && (await this.reserve<T>(tx, caller));
       if (earlier) {
-        replayed = true;
+        replayed = settled = true;
         return earlier;
       }
       const change = new Change(tx, by, this.revocations);
       const made = await work(change);
+      settled = change.events.length === 0;
       if (caller?.idempotency) await this.remember(tx, caller, made, oneTime);
       await this.appendAll(tx, change.events);
       if (change.publications.length > 0) last = await this.revocations.publish(tx, by.actor, change.publications);
       return made;
     });
+    // Found done already: another call may have committed it a moment ago and still wait for the instances. This answer waits as well.
+    if (settled && last === 0) last = await this.revocations.head();
     return { result, barrier: last > 0 ? await this.revocations.barrier(last) : undefined, replayed };
   }
 

@@ -25,6 +25,7 @@ export interface GroupCommitOptions {
 export class GroupCommit<Item, Result> {
   private waiting: Waiting<Item, Result>[] = [];
   private flights = 0;
+  private aboard = 0;
   private scheduled = false;
 
   constructor(
@@ -47,7 +48,8 @@ export class GroupCommit<Item, Result> {
   }
 
   private depart(): void {
-    while (this.flights < this.options.inFlight && this.waiting.length > 0) {
+    // A further flight leaves only when as many wait as are under way: two half-empty ones cost twice what a full one does.
+    while (this.flights < this.options.inFlight && this.waiting.length > 0 && this.waiting.length >= this.aboard) {
       const oldest = performance.now() - this.options.age;
       const batch = this.waiting.splice(0, this.options.batch).filter((entry) => {
         if (entry.since >= oldest) return true;
@@ -56,6 +58,7 @@ export class GroupCommit<Item, Result> {
       });
       if (batch.length === 0) continue;
       this.flights++;
+      this.aboard += batch.length;
       this.flush(batch.map(({ item }) => item))
         .then(
           (results) => {
@@ -67,6 +70,7 @@ export class GroupCommit<Item, Result> {
         )
         .finally(() => {
           this.flights--;
+          this.aboard -= batch.length;
           this.depart();
         });
     }

@@ -20,13 +20,12 @@ const IN_FLIGHT = 2;
 
 /**
  * An event with demands is refused when the era or any epoch is no longer the one relied on: the token that was signed meanwhile
- * is not handed out. `LEFT JOIN`: what is absent is refused too.
+ * is not handed out. What is absent does not join, and so is refused too.
  */
 const RECORD = appendSql(
-  ', demands_era integer, demands json',
-  `e.demands IS NULL OR (e.demands_era = (SELECT era FROM era) AND NOT EXISTS (
-     SELECT FROM json_to_recordset(e.demands) AS h (id uuid, epoch integer) LEFT JOIN revocable AS r USING (id)
-      WHERE r.epoch IS DISTINCT FROM h.epoch))`,
+  ', era integer, holds uuid[], epochs integer[]',
+  `e.era IS NULL OR (e.era = (SELECT era FROM era)
+     AND (SELECT count(*) FROM unnest(e.holds, e.epochs) AS h (id, epoch) JOIN revocable USING (id, epoch)) = cardinality(e.holds))`,
 );
 
 /** Records the events that no transaction of their own belongs to — issuances, refusals — by group commit (P2 at a share of a commit). */
@@ -54,7 +53,11 @@ export class Recorder implements OnApplicationShutdown {
    */
   record(event: NewAuditEvent, demands?: Demands): Promise<boolean> {
     const record = this.audit.record(event);
-    if (demands) Object.assign(record, { demands_era: demands.era, demands: demands.holds });
+    if (demands) {
+      record.era = demands.era;
+      record.holds = demands.holds.map(({ id }) => id);
+      record.epochs = demands.holds.map(({ epoch }) => epoch);
+    }
     return this.queue.add(record);
   }
 

@@ -1,6 +1,7 @@
 import type { INestApplicationContext } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { AppModule } from '../app.module.js';
+import { AuditLog } from '../audit/audit-log.js';
 import { Changes } from '../changes/changes.js';
 import { type Config, loadConfig } from '../config/config.js';
 import { MIGRATIONS, type PostgresConnection } from '../database/database.module.js';
@@ -9,6 +10,7 @@ import { connect, migrate, revertLast } from '../database/migrate.js';
 import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
 import { StartupError } from '../kernel/startup-error.js';
 import { readMasterKey } from '../keyring/master-key.js';
+import { Sessions } from '../organizations/sessions.service.js';
 import { FloorFile } from '../revocation/floor.js';
 import { Keys, SYSTEM } from '../tokens/keys.service.js';
 
@@ -121,15 +123,18 @@ function rotate(context: Context, purpose: 'token-sign' | 'token-seal'): Promise
 function eraRaise(context: Context): Promise<string> {
   return withModules(context, async (app) => {
     const floor = await FloorFile.in(context.config.dataDir).read();
+    await app.get(AuditLog).makePartitions(); // a backup has none for a month that came after it
     const { result } = await app.get(Changes).run(SYSTEM, async (change) => {
       const [before] = await change.tx.query('SELECT era FROM era FOR UPDATE');
       const era = Math.max(before.era, floor?.era ?? 0) + 1;
       await change.tx.query('UPDATE era SET era = $1, raised_at = clock_timestamp()', [era]);
       const target = { type: 'era', id: PLATFORM_ORGANIZATION, name: String(era) };
       change.record({ action: 'era.raised', targets: [target], changes: { era: { from: before.era, to: era } } });
+      // A restored backup has sessions that were ended since.
+      await app.get(Sessions).endAll(change);
       change.forget('era', target, PLATFORM_ORGANIZATION);
       return { era };
     });
-    return `The era is ${result.era}: every token issued before is dead. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.`;
+    return `The era is ${result.era}: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.`;
   });
 }

@@ -1,9 +1,11 @@
-import { Column, CreateDateColumn, Entity, Index, PrimaryColumn, UpdateDateColumn } from 'typeorm';
+import { Column, CreateDateColumn, Entity, ForeignKey, Index, PrimaryColumn, UpdateDateColumn } from 'typeorm';
+import { Organization } from '../organizations/organization.entity.js';
 
 /** V7: a company of one organization; `created_by` made it (D17). */
 @Entity('company')
 @Index('company_created_by_idx', ['organizationId', 'createdBy', 'id'])
 export class Company {
+  @ForeignKey(() => Organization, { name: 'company_organization_id_fkey' })
   @PrimaryColumn({ name: 'organization_id', type: 'uuid', primaryKeyConstraintName: 'company_pkey' })
   organizationId: string;
 

@@ -14,12 +14,34 @@ export type PostgresConnection = Pick<
 
 export const MIGRATIONS = [Initial1763712000000];
 
-/** What every connection of ours has. `query_timeout` is the client's own: a frozen server ignores `statement_timeout`. */
+/**
+ * A query without an answer in time may still run, and pg would drop the ROLLBACK that waits behind it: the pool would hand on a
+ * connection in the middle of a transaction that was reported as failed, to be committed with the next one. So it is cut.
+ */
+class Client extends pg.Client {
+  // biome-ignore lint/suspicious/noExplicitAny: pg's overloads
+  override query(...parameters: any[]): any {
+    const answer = (super.query as (...all: unknown[]) => unknown).apply(this, parameters);
+    if (answer instanceof Promise) {
+      answer.catch((error: Error) => {
+        if (error.message !== 'Query read timeout') return;
+        (this as unknown as { connection: { stream: { destroy(): void } } }).connection.stream.destroy();
+      });
+    }
+    return answer;
+  }
+}
+
+/**
+ * What every connection of ours has. `query_timeout` is the client's own: a frozen server ignores `statement_timeout`. An instance that
+ * is cut off or frozen within a transaction loses it after a second: whoever waits for its locks, the feed's among them, gets them
+ * well within their query timeout. No transaction of ours waits for anything but the database.
+ */
 function connectionSettings(connection: PostgresConnection, durable: boolean): pg.ClientConfig {
   return {
     ...connection,
     application_name: 'gatehouse',
-    options: `-c synchronous_commit=${durable ? 'on' : 'off'} -c TimeZone=UTC -c idle_in_transaction_session_timeout=15000`,
+    options: `-c synchronous_commit=${durable ? 'on' : 'off'} -c TimeZone=UTC -c idle_in_transaction_session_timeout=1000`,
     connectionTimeoutMillis: 1000,
     query_timeout: 5000,
     keepAlive: true,
@@ -40,7 +62,7 @@ export function dataSourceOptions(connection: PostgresConnection, durable = true
     synchronize: false,
     installExtensions: false,
     poolErrorHandler: () => undefined, // a restart of the database breaks idle connections; the pool replaces them
-    extra: { ...extra, max: 10 },
+    extra: { ...extra, max: 10, Client },
   } as DataSourceOptions;
 }
 
@@ -64,7 +86,7 @@ export class Database {
   }
 
   pool(settings: pg.PoolConfig): pg.Pool {
-    const pool = new pg.Pool({ ...this.settings, ...settings });
+    const pool = new pg.Pool({ ...this.settings, ...settings, Client });
     pool.on('error', () => undefined);
     return pool;
   }

@@ -46,6 +46,8 @@ export interface Key {
 @Injectable()
 export class Keyring {
   private keys: readonly Key[] = [];
+  private turns = 0;
+  private loaded = 0;
   private readonly masterKey: KeyObject;
   private readonly masterKeyId: string;
 
@@ -60,11 +62,14 @@ export class Keyring {
 
   /** Reads every key that is not retired. Throws a StartupError (78) when MASTER_KEY is not the one that wrapped them. */
   async load(tx: EntityManager = this.database.manager): Promise<void> {
+    const turn = ++this.turns;
     const rows: Row[] = await tx.query(
       `SELECT id, purpose, algorithm, state, wrapped, master_key_id, kid, public_jwk, activates_at, activated_at, retiring_at
          FROM keyring_key WHERE state <> 'retired' ORDER BY id`,
     );
+    if (turn < this.loaded) return; // a later look was answered first, and may have seen a key that this one did not
     this.keys = rows.map((row) => this.open(row));
+    this.loaded = turn;
   }
 
   /** The key to use now. Throws when there is none: the service is not ready then. */

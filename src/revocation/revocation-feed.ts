@@ -54,6 +54,8 @@ export class RevocationFeed implements OnApplicationShutdown {
   private loop: Promise<void> = Promise.resolve();
   private ear: Promise<void> = Promise.resolve();
   private confirmed = 0;
+  /** The database's system identifier, as last polled. */
+  private system: string | undefined;
 
   constructor(
     private readonly database: Database,
@@ -134,13 +136,15 @@ export class RevocationFeed implements OnApplicationShutdown {
     const row = rows[0];
     check?.(row);
     if (row.standby) throw new Error('the database is a standby');
+    this.closeOnRegression(row);
+    // Nothing of it is kept: the floor must still stand above it when the process is started anew.
+    if (this.view.closed) return;
     // A poll counts only for a registered instance that was seen of late: whoever is not in the registry is not waited for.
     if (row.seen === null) {
       await this.register();
       return this.poll(check);
     }
     if (row.seen === false) await this.heartbeat();
-    this.closeOnRegression(row);
     this.clock.synchronize(row.now, sentAt, this.clock.monotonic());
     this.largestBound = Math.max(row.largest_bound ?? 0, this.config.REVOCATION_BOUND_MS);
     this.view.apply(row);
@@ -160,16 +164,18 @@ export class RevocationFeed implements OnApplicationShutdown {
 
   private closeOnRegression(row: PollRow): void {
     if (!this.running) return; // the start checks against the floor and says what to do
+    const system = this.system ?? row.system;
+    // A raised era excuses a restored backup at a start, when everything is loaded anew; what is in memory here is of the other one.
     const reason =
-      regression({ system: this.lastSystem ?? row.system, era: this.view.era, head: 0 }, row) ??
-      (row.head < this.view.position ? 'The database is older than it was' : undefined);
-    this.lastSystem = row.system;
+      system !== row.system || row.head < this.view.position
+        ? 'The database is not the one that it was'
+        : regression({ system, era: this.view.era, head: 0 }, row);
+    this.system = row.system;
     if (reason && !this.view.closed) {
       this.log.error(`${reason}: nothing is accepted here until a restart`);
       this.view.close(reason);
     }
   }
-  private lastSystem: string | undefined;
 
   private async register(): Promise<void> {
     this.confirmed = 0;

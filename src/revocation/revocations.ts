@@ -43,6 +43,15 @@ export interface Barrier {
 const MATTERS_FOR = `make_interval(secs => ${MAX_TOKEN_TTL_SECONDS + 300})`;
 const FEED_LOCK = '7315, 4';
 
+/**
+ * Row locks alone are not fair: as long as changes overlap, each takes its share and a revocation waits for ever, so whoever stole a
+ * secret could hold off its end by using it. At an advisory lock whoever comes after the revocation waits behind it.
+ */
+const gateOf = (id: string) => `hashtextextended(${id}::text, 7315)`;
+const STILL_HELD = `
+  WITH gate AS MATERIALIZED (SELECT count(pg_advisory_xact_lock_shared(${gateOf('id')})) AS passed FROM unnest($1::uuid[]) AS id)
+  SELECT r.id, r.epoch, gate.passed FROM gate, revocable AS r WHERE r.id = ANY($1) ORDER BY r.id FOR SHARE OF r`;
+
 /** Owns epochs, the feed and the barrier. Refuses to know what an account or a token is. */
 @Injectable()
 export class Revocations {
@@ -63,15 +72,14 @@ export class Revocations {
    * Takes place inside the transaction of a change: a caller revoked meanwhile changes nothing any more.
    */
   async stillHeld(tx: EntityManager, holds: readonly Held[]): Promise<boolean> {
-    const rows: Held[] = await tx.query('SELECT id, epoch FROM revocable WHERE id = ANY($1) ORDER BY id FOR SHARE', [
-      holds.map(({ id }) => id),
-    ]);
+    const rows: Held[] = await tx.query(STILL_HELD, [holds.map(({ id }) => id).sort()]);
     const present = new Map(rows.map(({ id, epoch }) => [id, epoch]));
     return holds.every(({ id, epoch }) => present.get(id) === epoch);
   }
 
   /** Raises the epoch: everything issued on the subject before is dead once this commits. Returns the new epoch. */
   async raise(tx: EntityManager, id: string): Promise<number> {
+    await tx.query(`SELECT pg_advisory_xact_lock(${gateOf('$1::uuid')})`, [id]);
     const [rows] = await tx.query('UPDATE revocable SET epoch = epoch + 1 WHERE id = $1 RETURNING epoch', [id]);
     return rows[0].epoch;
   }
@@ -101,7 +109,6 @@ export class Revocations {
       );
       last = Number(row.id);
     }
-    await tx.query('NOTIFY revocation');
     return last;
   }
 
@@ -112,6 +119,8 @@ export class Revocations {
   async barrier(entry: number): Promise<Barrier> {
     const committedAt = this.clock.monotonic();
     this.feed.nudge();
+    // Not in the transaction: a full queue of notifications would undo the revocation. Who is not told polls.
+    this.database.query('NOTIFY revocation').catch(() => undefined);
     let bound = this.feed.largestBound;
     let live = 0;
     let confirmed = 0;
@@ -136,6 +145,12 @@ export class Revocations {
       waited_ms: Math.round(this.clock.monotonic() - committedAt),
       bound_ms: bound,
     };
+  }
+
+  /** The highest feed id of what has committed. */
+  async head(): Promise<number> {
+    const [row] = await this.database.query('SELECT coalesce(max(id), 0) AS head FROM revocation');
+    return Number(row.head);
   }
 
   /** The first revocation of something that is revoked once and for all. */

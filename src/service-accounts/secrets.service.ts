@@ -94,8 +94,10 @@ export class Secrets {
             });
           }
           const end = new Date(this.clock.now() + overlapSeconds * 1000);
-          if (!old.expiresAt || old.expiresAt > end)
+          if (!old.expiresAt || old.expiresAt > end) {
+            old.expiresAt = end;
             await change.tx.update(Secret, { organizationId: old.organizationId, id: old.id }, { expiresAt: end });
+          }
         }
         return this.add(change, account, caller.actor, { label: old.label, ...settings }, old);
       },
@@ -198,7 +200,7 @@ export class Secrets {
       changes: {
         label: { to: secret.label },
         expires_at: { to: secret.expiresAt },
-        ...(replaces && { replaces: { to: replaces.id } }),
+        ...(replaces && { replaces: { to: replaces.id }, replaced_expires_at: { to: replaces.expiresAt } }),
       },
     });
     change.forget('service_account', account.target, account.organizationId);

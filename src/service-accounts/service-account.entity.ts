@@ -1,6 +1,17 @@
 import QuickLRU from 'quick-lru';
-import { Check, Column, CreateDateColumn, Entity, Index, PrimaryColumn, Unique, UpdateDateColumn } from 'typeorm';
+import {
+  Check,
+  Column,
+  CreateDateColumn,
+  Entity,
+  ForeignKey,
+  Index,
+  PrimaryColumn,
+  Unique,
+  UpdateDateColumn,
+} from 'typeorm';
 import { fromPublicId, publicId } from '../kernel/ids.js';
+import { Organization } from '../organizations/organization.entity.js';
 
 const CLIENT_ID_PREFIX = 'sa_';
 
@@ -25,6 +36,7 @@ export function accountIdOf(clientId: string): string | undefined {
 @Index('service_account_name_key', { synchronize: false }) // on lower(name) of the living: an expression that TypeORM cannot state
 @Check('service_account_token_ttl_seconds_check', 'token_ttl_seconds BETWEEN 60 AND 86400')
 export class ServiceAccount {
+  @ForeignKey(() => Organization, { name: 'service_account_organization_id_fkey' })
   @PrimaryColumn({ name: 'organization_id', type: 'uuid', primaryKeyConstraintName: 'service_account_pkey' })
   organizationId: string;
 

@@ -10,6 +10,8 @@ import { RevocationFeed } from '../revocation/revocation-feed.js';
 
 const DAY_MS = 86_400_000;
 const MAINTAIN_EVERY_MS = 30_000;
+/** Who published a key that takes over at once sees to it when all instances have it. After this, which is longer, anybody does. */
+const ABANDONED_MS = 30_000;
 
 export const SYSTEM: Initiator = {
   actor: { type: 'system', id: null, name: 'gatehouse', organizationId: PLATFORM_ORGANIZATION },
@@ -80,9 +82,9 @@ export class Keys implements OnApplicationShutdown {
     if (pending) return pending.activatesAt;
     const algorithm: KeyAlgorithm = purpose === 'token-sign' ? this.config.JWT_ALG : 'A256GCM';
     const wait = purpose === 'token-sign' ? this.config.JWKS_MAX_AGE_SECONDS * 2000 : 0;
-    const activatesAt = new Date(this.clock.now() + wait);
+    const now = this.clock.now();
     await this.changes.run(by, async (change) => {
-      await this.keyring.addPending(change.tx, purpose, algorithm, activatesAt);
+      await this.keyring.addPending(change.tx, purpose, algorithm, new Date(now + (wait || ABANDONED_MS)));
       const target = { type: 'key', id: PLATFORM_ORGANIZATION, name: purpose };
       change.record({ action: 'key.published', targets: [target] });
       change.forget('key', target, PLATFORM_ORGANIZATION);
@@ -90,7 +92,7 @@ export class Keys implements OnApplicationShutdown {
     });
     await this.keyring.load();
     if (wait === 0) await this.activate(purpose, by);
-    return activatesAt;
+    return new Date(now + wait);
   }
 
   /** Takes the steps that are due. Every instance may call it at any time; the database lets each step happen once. */

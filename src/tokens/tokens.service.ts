@@ -124,7 +124,9 @@ export class Tokens {
     const organization = facts instanceof Promise ? await facts : facts;
     if (!present || present.disabled || present.deleted || !organization || organization.disabled)
       throw new TokenRejected('revoked');
-    // What was loaded just now may be newer than the view.
+    // Loading took its time: what was revoked meanwhile is refused, and what was loaded may be newer than the view.
+    if ((client instanceof Promise || facts instanceof Promise) && !this.view.alive(token))
+      throw new TokenRejected('revoked');
     if (present.epoch > token.holds[1].epoch || organization.epoch > token.holds[0].epoch)
       throw new TokenRejected('revoked');
     const allowed = allowedScopes(present.scopes, organization);

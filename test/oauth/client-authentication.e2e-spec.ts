@@ -34,7 +34,9 @@ afterAll(async () => {
   await other?.stop();
   await service?.stop();
 });
-afterEach(() => jest.restoreAllMocks());
+afterEach(() => {
+  jest.restoreAllMocks();
+});
 
 /** A request with this Authorization header and these parameters in the body. */
 const withHeader = (authorization: string, parameters: Record<string, string> = {}) =>
@@ -45,11 +47,12 @@ const encoded = (text: string) =>
 
 describe('one method a request', () => {
   it('CA-01 no credentials: 401 with the Basic challenge', async () => {
-    for (const parameters of [
+    const incomplete: Record<string, string>[] = [
       {},
       { client_id: account.client_id },
       { client_id: account.client_id, client_secret: '' },
-    ]) {
+    ];
+    for (const parameters of incomplete) {
       const answer = await service.token({ ...GRANT, ...parameters });
       expectOAuthError(answer, 401, 'invalid_client', 'The request carries no client credentials');
     }

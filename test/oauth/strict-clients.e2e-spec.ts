@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import * as oauth from 'oauth4webapi';
 import * as openid from 'openid-client';
+// @ts-expect-error it ships no types
 import { ClientCredentials } from 'simple-oauth2';
 import { PATIENT } from '../support/oauth.js';
 import { bearer, freePort, type TestAccount, TestService } from '../support/service.js';
@@ -34,11 +35,11 @@ describe('Y11 oauth4webapi', () => {
   };
 
   for (const algorithm of ['oauth2', 'oidc'] as const) {
-    for (const method of ['ClientSecretBasic', 'ClientSecretPost'] as const) {
-      it(`discovers by ${algorithm} and authenticates by ${method}`, async () => {
+    for (const authenticate of [oauth.ClientSecretBasic, oauth.ClientSecretPost]) {
+      it(`discovers by ${algorithm} and authenticates by ${authenticate.name}`, async () => {
         const server = await discover(algorithm);
         const client: oauth.Client = { client_id: opaque.client_id };
-        const auth = oauth[method](opaque.credentials.secret);
+        const auth = authenticate(opaque.credentials.secret);
         const response = await oauth.clientCredentialsGrantRequest(server, client, auth, { scope: SCOPE }, loopback);
         const result = await oauth.processClientCredentialsResponse(server, client, response);
         expect(result).toEqual({
@@ -85,13 +86,13 @@ describe('Y11 oauth4webapi', () => {
 
 describe('Y11 openid-client', () => {
   for (const algorithm of ['oauth2', 'oidc'] as const) {
-    for (const method of ['ClientSecretBasic', 'ClientSecretPost'] as const) {
-      it(`discovers by ${algorithm} and authenticates by ${method}`, async () => {
+    for (const authenticate of [openid.ClientSecretBasic, openid.ClientSecretPost]) {
+      it(`discovers by ${algorithm} and authenticates by ${authenticate.name}`, async () => {
         const config = await openid.discovery(
           new URL(issuer),
           jwt.client_id,
           undefined,
-          openid[method](jwt.credentials.secret),
+          authenticate(jwt.credentials.secret),
           { algorithm, execute: [openid.allowInsecureRequests] },
         );
         const tokens = await openid.clientCredentialsGrant(config, { scope: SCOPE });

@@ -33,7 +33,7 @@ const token = async (credentials = client): Promise<string> => {
     body: new URLSearchParams({ grant_type: 'client_credentials' }),
   });
   expect(answer.status).toBe(200);
-  return (await answer.json()).access_token;
+  return ((await answer.json()) as { access_token: string }).access_token;
 };
 const use = async (text: string) => (await fetch(`${url}/companies`, { headers: bearer(text) })).status;
 const call = async (method: string, route: string, body?: unknown) => {
@@ -73,7 +73,7 @@ describe('on the embedded database', () => {
     const answer = execFileSync('bash', ['-c', `${first}\n${second}\necho "\n$TOKEN"`], { encoding: 'utf8' });
     const [list, shown] = answer.trim().split('\n');
     expect(JSON.parse(list)).toEqual({ data: [], next_cursor: null });
-    expect(shown).toMatch(/^client_oa2_live_\w+$/);
+    expect(shown).toMatch(/^client_oa2_live_[\w-]+$/);
     tokens.printed = shown;
 
     [, client.id, client.secret] = /-u '([^:]+):([^']+)'/.exec(first)!;
@@ -240,7 +240,7 @@ describe('on the embedded database', () => {
     expect(await runToEnd(environment, 'era', 'raise')).toMatchObject({
       code: 0,
       stdout:
-        'The era is 2: every token issued before is dead. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.\n',
+        'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.\n',
     });
     await start();
     expect([await use(tokens.printed), await use(tokens.sibling)]).toEqual([401, 401]);
@@ -253,7 +253,7 @@ describe('on the embedded database', () => {
     expect(await runToEnd(environment, 'era', 'raise')).toMatchObject({
       code: 0,
       stdout:
-        'The era is 3: every token issued before is dead. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.\n',
+        'The era is 3: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.\n',
     });
     expect(await use(before)).toBe(401); // at once: the command waited for every instance
     expect(await use(await token(sibling))).toBe(200);

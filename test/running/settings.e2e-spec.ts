@@ -185,7 +185,7 @@ describe('a start that cannot be', () => {
   });
 
   it('MD-08 a MASTER_KEY that is wrong, or missing, with DATABASE_URL', async () => {
-    const good = { ...serviceEnvironment(database), PORT: await freePort() };
+    const good: Record<string, string> = { ...serviceEnvironment(database), PORT: await freePort() };
     expect((await runToEnd(good, 'keys', 'rotate', 'sealing')).code).toBe(0); // the database has keys now
     const keys = () => database.query('SELECT * FROM keyring_key ORDER BY id');
     const before = await keys();

@@ -1,4 +1,4 @@
-import { connect } from 'node:net';
+import { type AddressInfo, connect } from 'node:net';
 import { expect } from '@jest/globals';
 import type { Answer, TestAccount, TestService } from './service.js';
 
@@ -76,7 +76,8 @@ export const eventsOf = (service: TestService, action: string, limit = 1) =>
     address: string | null;
   }>('SELECT * FROM audit_event WHERE action = $1 ORDER BY occurred_at DESC, counter DESC LIMIT $2', [action, limit]);
 
-export const urlOfService = (service: TestService) => `http://127.0.0.1:${service.app.getHttpServer().address().port}`;
+const portOf = (service: TestService) => (service.app.getHttpServer().address() as AddressInfo).port;
+export const urlOfService = (service: TestService) => `http://127.0.0.1:${portOf(service)}`;
 
 /**
  * Sends octets as they are to the listening service, and more while `more` gives some; resolves with what came back once the
@@ -85,7 +86,7 @@ export const urlOfService = (service: TestService) => `http://127.0.0.1:${servic
 export function untilClosed(service: TestService, head: string, more?: () => string | undefined): Promise<string> {
   return new Promise((resolve) => {
     let received = '';
-    const socket = connect(Number(new URL(urlOfService(service)).port), '127.0.0.1');
+    const socket = connect(portOf(service), '127.0.0.1');
     const pump = () => {
       let text = more?.();
       while (text !== undefined && !socket.destroyed && socket.write(text)) text = more?.();
@@ -102,3 +103,21 @@ export function untilClosed(service: TestService, head: string, more?: () => str
     socket.on('close', () => resolve(received));
   });
 }
+
+/** RFC 6750 §3 and RFC 9457: the whole of a refusal at a protected resource. */
+export function expectRefused(answer: Answer, status: number, code: string, challenge: string | undefined): void {
+  expect([answer.status, answer.json?.code, answer.headers['www-authenticate']]).toEqual([status, code, challenge]);
+  expect(answer.headers['content-type']).toBe('application/problem+json; charset=utf-8');
+  expect(answer.headers['cache-control']).toBe('no-store');
+}
+
+const bearerError = (error: string, description: string) =>
+  `Bearer realm="gatehouse", error="${error}", error_description="${description}"`;
+
+export const expectInvalidToken = (
+  answer: Answer,
+  description = 'The access token is malformed or was not issued here',
+) => expectRefused(answer, 401, 'invalid_token', bearerError('invalid_token', description));
+
+export const expectInvalidRequest = (answer: Answer, description: string) =>
+  expectRefused(answer, 400, 'malformed_request', bearerError('invalid_request', description));
