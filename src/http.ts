@@ -76,7 +76,8 @@ function parseBodies(fastify: FastifyInstance): void {
     'application/x-www-form-urlencoded',
     { parseAs: 'buffer' },
     async (request: FastifyRequest, body: Buffer) => {
-      if (!isOAuth(request)) throw problem('unsupported_media_type');
+      // Fastify parses before it says 404: a token request to a path that is none must not be told to change its type.
+      if (!isOAuth(request)) throw problem(request.is404 ? 'not_found' : 'unsupported_media_type');
       return oauth(request, body, parseForm);
     },
   );

@@ -38,7 +38,8 @@ function welcome(config: Config, first: FirstStart | undefined): string {
   const lines = ['', `Gatehouse is ready at ${url}`, `Documentation: ${url}/docs`];
   if (first) {
     lines.push('', `Admin: ${first.email}`);
-    if (first.password) lines.push(`Password: ${first.password}   (shown once; choose your own at the first sign-in)`);
+    if (first.password)
+      lines.push(`Password: ${first.password}   (shown once; sign in and choose your own first: README, "Accounts")`);
   }
   if (first?.client) {
     lines.push(

@@ -69,7 +69,7 @@ export async function startService(config: Config, log: Logger, step: (text: str
     const firstStart = await firstOrganization(app, embedded !== undefined);
     keepHouse(app, log);
     await app.listen({ port: config.PORT, host: config.HOST });
-    step(`Listening on ${config.ISSUER_URL}`);
+    step(`Listening on port ${config.PORT} of ${config.HOST}`);
     return { app, firstStart, stop };
   } catch (error) {
     await stop().catch(() => undefined);

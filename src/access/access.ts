@@ -200,6 +200,13 @@ export class AccessGuard implements CanActivate {
     if (session?.mustChangePassword && !/^\/api\/v1\/(session|users\/me)(\/|$)/.test(request.url)) {
       throw problem('password_change_required');
     }
+    // Not heeding it would let a person act in another organization than the one that the request names.
+    const named = request.headers['x-organization-id'];
+    if (session && named !== undefined && named !== session.organizationId)
+      throw problem(
+        'invalid_parameter',
+        'X-Organization-Id is for bearer tokens; a session turns by PATCH /api/v1/session',
+      );
     return session;
   }
 

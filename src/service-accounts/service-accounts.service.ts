@@ -82,6 +82,7 @@ export class ServiceAccounts {
       clientAuthMethods: settings.clientAuthMethods ?? null,
       // In whole milliseconds, as a cursor carries it: the database's own microseconds would lie behind every cursor.
       createdAt: new Date(now),
+      updatedAt: new Date(now),
     });
     await orNameTaken(change.tx.insert(ServiceAccount, account));
     await change.register('service_account', account.id, organizationId);

@@ -109,6 +109,16 @@ describe('X-Organization-Id', () => {
     expectProblem(await list(weakToken, randomUUID()), 403, 'insufficient_scope');
     expect((await list(weakToken, organization.id)).status).toBe(200);
   });
+
+  it('CONTRACT §8: a session that names another organization is refused, and nothing is made in its own', async () => {
+    const other = (await platform.post('/organizations', { name: 'Named by a session' })).json;
+    const named = (id: string) => ({ 'x-organization-id': id });
+    const person = { email: 'named@example.com', name: 'Named', role: 'admin', password: 'first password 1' };
+    expectProblem(await platform.post('/users', person, named(other.id)), 400, 'invalid_parameter');
+    expect(JSON.stringify((await platform.get('/users')).json)).not.toContain(person.email);
+    const { organization: own } = (await platform.get('/session')).json;
+    expect((await platform.get('/users', named(own.id))).status).toBe(200);
+  });
 });
 
 describe('fields', () => {

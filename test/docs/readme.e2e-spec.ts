@@ -47,12 +47,13 @@ describe('README', () => {
     folder = await followed();
     const port = await freePort();
     service = ServiceProcess.spawn(
-      { PORT: port, DATA_DIR: path.join(folder, 'data'), BOOTSTRAP_ADMIN_PASSWORD: ADMIN.password },
+      { PORT: port, DATA_DIR: path.join(folder, 'data') },
       path.join(folder, 'dist/src/main.js'),
       [],
       folder,
     );
     await service.ready();
+    const [, password] = /Password: (\S+)/.exec(service.stderr)!;
     const [, id, secret] = /(sa_\w+):(client_sec_live_\w+)/.exec(service.stderr)!;
     // The first block holds the two commands that build and test the project: whoever reads this is running them.
     const script = blocks(README, 'sh')
@@ -70,7 +71,8 @@ describe('README', () => {
         CLIENT_ID: id,
         CLIENT_SECRET: secret,
         ADMIN_EMAIL: 'admin@localhost',
-        ADMIN_PASSWORD: ADMIN.password,
+        ADMIN_PASSWORD: password,
+        NEW_PASSWORD: ADMIN.password,
       },
     });
     output = stdout;
@@ -88,6 +90,8 @@ describe('README', () => {
     );
     expect(output).toMatch(/"revocation_id":"\d+".*"instances":\{"live":1,"confirmed":1\}/);
     expect(output).toContain('"action":"service_account.secret.revoked"');
+    expect(output).toMatch(/^sa_\w+:client_sec_live_\w+$/m);
+    expect(output).toMatch(/"email":"ann@globex.example"/);
   });
 
   it('"Protect your own API" followed to the letter: /api/v2/pockets asks for pockets.read', async () => {
