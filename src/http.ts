@@ -3,7 +3,7 @@ import type { Server } from 'node:http';
 import { type LoggerService, ValidationPipe } from '@nestjs/common';
 import { NestFactory } from '@nestjs/core';
 import { FastifyAdapter, type NestFastifyApplication } from '@nestjs/platform-fastify';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Logger } from 'pino';
 import { ErrorFilter, validationProblem } from './access/error.filter.js';
 import { AppModule } from './app.module.js';
@@ -28,7 +28,10 @@ export async function createApp(
   connection: PostgresConnection,
   log: Logger,
 ): Promise<NestFastifyApplication> {
+  const errors = new ErrorFilter(isOAuthPath);
   const adapter = new FastifyAdapter({
+    frameworkErrors: (error: Error, request: FastifyRequest, reply: FastifyReply) =>
+      errors.answer(error, request, reply),
     bodyLimit: BODY_LIMIT,
     genReqId: () => uuidv7(Date.now()),
     trustProxy: config.TRUSTED_PROXIES.length > 0 ? config.TRUSTED_PROXIES : false,
@@ -49,7 +52,7 @@ export async function createApp(
     bodyParser: false,
     abortOnError: false,
   });
-  app.useGlobalFilters(new ErrorFilter(isOAuthPath));
+  app.useGlobalFilters(errors);
   app.useGlobalPipes(
     new ValidationPipe({
       whitelist: true,

@@ -34,8 +34,15 @@ export class ErrorFilter implements ExceptionFilter {
   constructor(private readonly speaksOAuth: (path: string) => boolean) {}
 
   catch(thrown: unknown, host: ArgumentsHost): void {
-    const request = host.switchToHttp().getRequest<FastifyRequest>();
-    const reply = host.switchToHttp().getResponse<FastifyReply>();
+    this.answer(
+      thrown,
+      host.switchToHttp().getRequest<FastifyRequest>(),
+      host.switchToHttp().getResponse<FastifyReply>(),
+    );
+  }
+
+  /** Also for what fails before a route is found: a path that cannot be decoded. */
+  answer(thrown: unknown, request: FastifyRequest, reply: FastifyReply): void {
     if (reply.sent) return;
     const error = thrown instanceof OAuthError ? thrown : asProblem(thrown);
     if (error.status >= 500) {

@@ -96,13 +96,22 @@ export class Keyring {
   /** Makes the first key of a purpose active. Of instances that race for it one wins, and all use its key. */
   async ensure(purpose: KeyPurpose, algorithm: KeyAlgorithm): Promise<void> {
     if (this.keys.some((key) => key.purpose === purpose && key.state === 'active')) return;
-    await this.insert(this.database.manager, purpose, algorithm, 'active', new Date(this.clock.now()));
+    await this.insert(this.database.manager, await this.generate(purpose, algorithm), 'active', 0);
     await this.load();
   }
 
-  /** Adds the next key, to be used from `activatesAt` on. Does nothing when one is pending already. */
-  async addPending(tx: EntityManager, purpose: KeyPurpose, algorithm: KeyAlgorithm, activatesAt: Date): Promise<void> {
-    await this.insert(tx, purpose, algorithm, 'pending', activatesAt);
+  /** A new key, wrapped; nothing is stored yet. */
+  async generate(purpose: KeyPurpose, algorithm: KeyAlgorithm): Promise<NewKey> {
+    const id = uuidv7(this.clock.now());
+    const { plain, publicJwk, kid } = await generate(algorithm, id);
+    const wrapped = this.wrap(plain, purpose, kid);
+    plain.fill(0);
+    return { id, purpose, algorithm, kid, wrapped, publicJwk };
+  }
+
+  /** Adds the next key, to be used so many seconds from now on, by the database's clock. Does nothing when one is pending already. */
+  async addPending(tx: EntityManager, key: NewKey, seconds: number): Promise<void> {
+    await this.insert(tx, key, 'pending', seconds);
   }
 
   /** The active key of the purpose begins to retire and the pending one takes over. False when none is pending. */
@@ -131,30 +140,21 @@ export class Keyring {
     return count;
   }
 
-  private async insert(
-    tx: EntityManager,
-    purpose: KeyPurpose,
-    algorithm: KeyAlgorithm,
-    state: 'pending' | 'active',
-    activatesAt: Date,
-  ) {
-    const id = uuidv7(this.clock.now());
-    const { plain, publicJwk, kid } = await generate(algorithm, id);
-    const wrapped = this.wrap(plain, purpose, kid);
-    plain.fill(0);
+  private async insert(tx: EntityManager, key: NewKey, state: 'pending' | 'active', seconds: number): Promise<void> {
     await tx.query(
       `INSERT INTO keyring_key (id, purpose, algorithm, state, wrapped, master_key_id, kid, public_jwk, activates_at, activated_at)
-       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN $4 = 'active' THEN clock_timestamp() END) ON CONFLICT DO NOTHING`,
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + make_interval(secs => $9), CASE WHEN $4 = 'active' THEN clock_timestamp() END)
+       ON CONFLICT DO NOTHING`,
       [
-        id,
-        purpose,
-        algorithm,
+        key.id,
+        key.purpose,
+        key.algorithm,
         state,
-        wrapped,
+        key.wrapped,
         this.masterKeyId,
-        kid,
-        publicJwk ? JSON.stringify(publicJwk) : null,
-        activatesAt,
+        key.kid,
+        key.publicJwk ? JSON.stringify(key.publicJwk) : null,
+        seconds,
       ],
     );
   }
@@ -197,6 +197,16 @@ export class Keyring {
       retiringAt: row.retiring_at,
     };
   }
+}
+
+/** A key that is wrapped and not stored yet. */
+export interface NewKey {
+  id: string;
+  purpose: KeyPurpose;
+  algorithm: KeyAlgorithm;
+  kid: string;
+  wrapped: Buffer;
+  publicJwk?: JWK;
 }
 
 interface Row {

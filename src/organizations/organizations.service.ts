@@ -45,7 +45,8 @@ export class Organizations {
     feed: RevocationFeed,
   ) {
     this.directory = new Directory((id) => this.load(id), 50_000);
-    feed.onEntries((entries) => {
+    feed.onEntries((entries, blind) => {
+      if (blind) this.directory.clear();
       for (const { kind, subject_id } of entries) if (kind === 'organization') this.directory.forget(subject_id);
     });
   }

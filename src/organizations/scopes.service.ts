@@ -24,8 +24,8 @@ export class Scopes {
     feed: RevocationFeed,
   ) {
     this.directory = new Directory(() => this.load(), 1);
-    feed.onEntries((entries) => {
-      if (entries.some(({ kind }) => kind === 'scope')) this.directory.forget(ALL);
+    feed.onEntries((entries, blind) => {
+      if (blind || entries.some(({ kind }) => kind === 'scope')) this.directory.forget(ALL);
     });
   }
 

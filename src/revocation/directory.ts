@@ -45,6 +45,13 @@ export class Directory<Entry> {
     for (const load of this.loads.values()) load.outdated = true;
   }
 
+  /** Drops everything: nobody knows what has changed meanwhile. */
+  clear(): void {
+    this.entries.clear();
+    this.unknown.clear();
+    for (const load of this.loads.values()) load.outdated = true;
+  }
+
   private begin(id: string): Promise<Entry | undefined> {
     const state = { outdated: false } as { promise: Promise<Entry | undefined>; outdated: boolean };
     state.promise = this.read(id, state).finally(() => this.loads.delete(id));

@@ -31,7 +31,8 @@ interface PollRow extends Poll {
   seen: boolean | null;
 }
 
-export type FeedListener = (entries: readonly FeedEntry[]) => void | Promise<void>;
+/** `blind`: this instance was silent for so long that news may be gone from the feed; whatever is cached is to be forgotten. */
+export type FeedListener = (entries: readonly FeedEntry[], blind: boolean) => void | Promise<void>;
 
 /**
  * Keeps the view fresh: registers this instance, loads what is revoked, polls every 100 ms on a connection of its own and at once
@@ -125,7 +126,7 @@ export class RevocationFeed implements OnApplicationShutdown {
     }
   }
 
-  private async poll(check?: (row: PollRow) => void): Promise<void> {
+  private async poll(check?: (row: PollRow) => void, blind = false): Promise<void> {
     this.nudged = false;
     const sentAt = this.clock.monotonic();
     const { rows } = await this.connection!.query<PollRow>({
@@ -142,13 +143,14 @@ export class RevocationFeed implements OnApplicationShutdown {
     // A poll counts only for a registered instance that was seen of late: whoever is not in the registry is not waited for.
     if (row.seen === null) {
       await this.register();
-      return this.poll(check);
+      return this.poll(check, true);
     }
     if (row.seen === false) await this.heartbeat();
     this.clock.synchronize(row.now, sentAt, this.clock.monotonic());
     this.largestBound = Math.max(row.largest_bound ?? 0, this.config.REVOCATION_BOUND_MS);
     this.view.apply(row);
-    if (row.entries.length > 0) await Promise.all(this.listeners.map((listener) => listener(row.entries)));
+    if (row.entries.length > 0 || blind)
+      await Promise.all(this.listeners.map((listener) => listener(row.entries, blind)));
     this.view.stamp(row.head, sentAt);
     this.view.expire();
     await this.floor.raise({ system: row.system, era: row.era, head: row.head });

@@ -1,4 +1,3 @@
-import { describe, expect, it } from '@jest/globals';
 import { Config } from '../config/config.js';
 import type { Database } from '../database/database.module.js';
 import { Clock } from '../kernel/clock.js';

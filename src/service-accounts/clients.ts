@@ -86,7 +86,8 @@ export class Clients {
     feed: RevocationFeed,
   ) {
     this.directory = new Directory((id) => this.load(id), 50_000);
-    feed.onEntries((entries) => {
+    feed.onEntries((entries, blind) => {
+      if (blind) this.directory.clear();
       for (const { kind, subject_id } of entries) {
         if (kind === 'service_account') this.directory.forget(subject_id);
         if (kind === 'secret') this.directory.forgetWhere(({ secrets }) => secrets.has(publicId(subject_id)));

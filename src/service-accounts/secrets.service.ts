@@ -64,7 +64,7 @@ export class Secrets {
       caller,
       async (change) => {
         const account = await this.accounts.lock(change.tx, caller.organizationId, accountId);
-        await this.accounts.assertHolds(caller, account);
+        this.accounts.assertHolds(caller, account);
         return this.add(change, account, caller.actor, settings);
       },
       ONE_TIME,
@@ -83,7 +83,7 @@ export class Secrets {
       caller,
       async (change) => {
         const account = await this.accounts.lock(change.tx, caller.organizationId, accountId);
-        await this.accounts.assertHolds(caller, account);
+        this.accounts.assertHolds(caller, account);
         const old = await find(change, account, secretId);
         if (old.revokedAt) throw problem('not_found');
         if (overlapSeconds !== undefined) {

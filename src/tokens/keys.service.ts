@@ -11,7 +11,7 @@ import { RevocationFeed } from '../revocation/revocation-feed.js';
 const DAY_MS = 86_400_000;
 const MAINTAIN_EVERY_MS = 30_000;
 /** Who published a key that takes over at once sees to it when all instances have it. After this, which is longer, anybody does. */
-const ABANDONED_MS = 30_000;
+const ABANDONED_SECONDS = 30;
 
 export const SYSTEM: Initiator = {
   actor: { type: 'system', id: null, name: 'gatehouse', organizationId: PLATFORM_ORGANIZATION },
@@ -37,7 +37,9 @@ export class Keys implements OnApplicationShutdown {
     private readonly config: Config,
     feed: RevocationFeed,
   ) {
-    feed.onEntries((entries) => (entries.some(({ kind }) => kind === 'key') ? keyring.load() : undefined));
+    feed.onEntries((entries, blind) =>
+      blind || entries.some(({ kind }) => kind === 'key') ? keyring.load() : undefined,
+    );
   }
 
   /** Opens the keyring, makes the keys that are missing, and looks after them from then on. */
@@ -81,10 +83,11 @@ export class Keys implements OnApplicationShutdown {
     const pending = this.keyring.all(purpose).find(({ state }) => state === 'pending');
     if (pending) return pending.activatesAt;
     const algorithm: KeyAlgorithm = purpose === 'token-sign' ? this.config.JWT_ALG : 'A256GCM';
-    const wait = purpose === 'token-sign' ? this.config.JWKS_MAX_AGE_SECONDS * 2000 : 0;
-    const now = this.clock.now();
+    const wait = purpose === 'token-sign' ? this.config.JWKS_MAX_AGE_SECONDS * 2 : 0;
+    // An RSA key takes a while to make, and a transaction that is idle so long is ended.
+    const key = await this.keyring.generate(purpose, algorithm);
     await this.changes.run(by, async (change) => {
-      await this.keyring.addPending(change.tx, purpose, algorithm, new Date(now + (wait || ABANDONED_MS)));
+      await this.keyring.addPending(change.tx, key, wait || ABANDONED_SECONDS);
       const target = { type: 'key', id: PLATFORM_ORGANIZATION, name: purpose };
       change.record({ action: 'key.published', targets: [target] });
       change.forget('key', target, PLATFORM_ORGANIZATION);
@@ -92,7 +95,8 @@ export class Keys implements OnApplicationShutdown {
     });
     await this.keyring.load();
     if (wait === 0) await this.activate(purpose, by);
-    return new Date(now + wait);
+    const next = this.keyring.all(purpose).find(({ state }) => state === 'pending');
+    return next?.activatesAt ?? this.keyring.active(purpose).activatedAt!;
   }
 
   /** Takes the steps that are due. Every instance may call it at any time; the database lets each step happen once. */

@@ -5,6 +5,7 @@ import { Config } from '../config/config.js';
 import type { Actor, RequestInfo } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { uuidv7 } from '../kernel/ids.js';
+import { OAuthError } from '../kernel/oauth-error.js';
 import { allowedScopes } from '../kernel/scope.js';
 import { type OrganizationFacts, Organizations } from '../organizations/organizations.service.js';
 import { RevocationView } from '../revocation/revocation-view.js';
@@ -95,6 +96,9 @@ export class Tokens {
     const format = this.formats.find(({ name }) => name === client.tokenFormat);
     if (!format) throw new Error(`no token format ${client.tokenFormat}`);
     const text = format.seal(token);
+    // What nobody would accept is not handed out: headers hold 16 KiB.
+    if (text.length > MAX_TOKEN_LENGTH)
+      throw new OAuthError('invalid_scope', 'A token with all these scopes would be too long: ask for fewer');
     const recorded = await this.recorder.record(
       {
         action: 'token.issued',

@@ -27,7 +27,7 @@ export class Initial1763712000000 implements MigrationInterface {
       DROP TABLE employee, company, secret, service_account, scope, session, membership, "user", organization,
         idempotency_key, audit_event, keyring_key, revocation, revocable, instance, era;
       DROP SEQUENCE revocation_id_seq;
-      DROP FUNCTION audit_event_make_partitions(integer), audit_event_refuse_change(), revocable_refuse_fall(), era_refuse_fall();`);
+      DROP FUNCTION audit_event_make_partitions(integer), audit_event_refuse_change(), revocable_refuse_fall(), era_refuse_fall(), revocation_refuse_delete();`);
   }
 }
 
@@ -41,10 +41,8 @@ const revocation = `
   INSERT INTO era DEFAULT VALUES;
   CREATE FUNCTION era_refuse_fall() RETURNS trigger LANGUAGE plpgsql AS $$
   BEGIN
-    IF NEW.era < OLD.era THEN
-      RAISE EXCEPTION 'the era only rises' USING ERRCODE = 'restrict_violation';
-    END IF;
-    RETURN NEW;
+    IF NEW.era >= OLD.era THEN RETURN NEW; END IF;
+    RAISE EXCEPTION 'the era only rises' USING ERRCODE = 'restrict_violation';
   END $$;
   CREATE TRIGGER era_refuse_fall BEFORE UPDATE ON era FOR EACH ROW EXECUTE FUNCTION era_refuse_fall();
 
@@ -74,8 +72,7 @@ const revocation = `
     END IF;
     RAISE EXCEPTION 'epochs only rise' USING ERRCODE = 'restrict_violation';
   END $$;
-  CREATE TRIGGER revocable_refuse_fall BEFORE UPDATE OR DELETE ON revocable
-    FOR EACH ROW EXECUTE FUNCTION revocable_refuse_fall();
+  CREATE TRIGGER revocable_refuse_fall BEFORE UPDATE OR DELETE ON revocable FOR EACH ROW EXECUTE FUNCTION revocable_refuse_fall();
 
   -- The feed. Ids are drawn under an advisory lock that lasts until commit, so id order is commit order.
   CREATE SEQUENCE revocation_id_seq CACHE 1;
@@ -94,6 +91,12 @@ const revocation = `
     revoked_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     matters_until timestamptz NOT NULL
   );
+  CREATE FUNCTION revocation_refuse_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+  BEGIN
+    RAISE EXCEPTION 'what was revoked stays revoked' USING ERRCODE = 'restrict_violation';
+  END $$;
+  CREATE TRIGGER revocation_refuse_delete BEFORE DELETE ON revocation
+    FOR EACH ROW WHEN (OLD.epoch IS NOT NULL) EXECUTE FUNCTION revocation_refuse_delete();
   CREATE INDEX revocation_organization_id_idx ON revocation (organization_id, id) WHERE epoch IS NOT NULL;
   CREATE INDEX revocation_subject_id_idx ON revocation (subject_id, id) WHERE epoch IS NOT NULL;
   CREATE INDEX revocation_matters_until_idx ON revocation (matters_until) WHERE epoch IS NOT NULL;`;
@@ -158,8 +161,7 @@ const audit = `
   BEGIN
     RAISE EXCEPTION 'audit events are append-only' USING ERRCODE = 'restrict_violation';
   END $$;
-  CREATE TRIGGER audit_event_refuse_change BEFORE UPDATE OR DELETE ON audit_event
-    FOR EACH ROW EXECUTE FUNCTION audit_event_refuse_change();
+  CREATE TRIGGER audit_event_refuse_change BEFORE UPDATE OR DELETE ON audit_event FOR EACH ROW EXECUTE FUNCTION audit_event_refuse_change();
   CREATE TRIGGER audit_event_refuse_truncate BEFORE TRUNCATE ON audit_event
     FOR EACH STATEMENT EXECUTE FUNCTION audit_event_refuse_change();
 
