@@ -258,6 +258,8 @@ describe('on the embedded database', () => {
     expect(await use(before)).toBe(401); // at once: the command waited for every instance
     expect(await use(await token(sibling))).toBe(200);
     expect((await fetch(`${url}/health/ready`)).status).toBe(200);
+    await expect(call('GET', '/session')).rejects.toThrow('GET /session: 401');
+    await call('POST', '/session', { email: 'admin@localhost', password: 'correct horse battery staple' });
     await call('PATCH', '/session', { organization_id: (await call('GET', '/organizations')).data[0].id });
     const { data } = await call('GET', '/audit-events?action=era.raised');
     expect(data.map(({ actor, changes }: Record<string, unknown>) => ({ actor, changes }))).toMatchObject([
