@@ -89,7 +89,7 @@ export class RevocationFeed implements OnApplicationShutdown {
     if (!this.running) return;
     this.running = false;
     this.nudge();
-    await this.listener?.end().catch(() => undefined);
+    hangUp(this.listener);
     await Promise.all([this.loop, this.ear]);
     // Deregistered only once nothing is accepted here any more; a barrier need not wait for us then.
     this.view.close('shutting down');
@@ -218,10 +218,8 @@ export class RevocationFeed implements OnApplicationShutdown {
   }
 
   private disconnect(): void {
-    const gone = this.connection;
+    hangUp(this.connection);
     this.connection = undefined;
-    // end() would wait for a server that does not answer
-    (gone as unknown as { connection?: { stream?: { destroy(): void } } })?.connection?.stream?.destroy();
   }
 
   /** NOTIFY only makes news faster; when this connection is dead without a sign, polling keeps the bound and it is replaced. */
@@ -245,7 +243,12 @@ export class RevocationFeed implements OnApplicationShutdown {
       } catch {
         if (this.running) await new Promise((resolve) => setTimeout(resolve, 200));
       }
-      (client as unknown as { connection?: { stream?: { destroy(): void } } }).connection?.stream?.destroy();
+      hangUp(client);
     }
   }
+}
+
+/** `end()` would wait for a server that does not answer; and a connection that is still being made would then never settle. */
+function hangUp(client: pg.Client | undefined): void {
+  (client as unknown as { connection?: { stream?: { destroy(): void } } })?.connection?.stream?.destroy();
 }

@@ -146,4 +146,18 @@ describe('the network fails', () => {
     expect(await tryAll(rig, living)).toEqual({ 200: 20 });
     expect(await rig.violations()).toEqual([]);
   });
+
+  it('an instance that is cut off ends when it is told to, also while it is trying to connect', async () => {
+    const cut = rig.instances.pop()!;
+    const opened = cut.proxy.opened.listener;
+    cut.proxy.set('hold');
+    await until(
+      () => cut.proxy.opened.listener > opened,
+      () => 'it does not try to connect',
+    );
+    expect(await cut.process.stop()).toBe(0);
+    cut.http.close();
+    await cut.proxy.stop();
+    expect(await rig.violations()).toEqual([]);
+  });
 });

@@ -84,7 +84,7 @@ export class Rig {
       await rig.begin(options);
       return rig;
     } catch (error) {
-      await rig.stop();
+      await rig.stop().catch(() => undefined);
       throw error;
     }
   }
@@ -134,7 +134,7 @@ export class Rig {
     this.instances.push(instance);
     if (waitUntilReady) {
       const ended = service.exit.then((code) =>
-        Promise.reject(new Error(`${name} ended (${code}): ${service.stderr}`)),
+        Promise.reject(new Error(`${name} ended (${code}): ${service.stderr}${service.stdout}`)),
       );
       await Promise.race([ended, service.ready()]);
     }
@@ -256,7 +256,7 @@ export class Rig {
         await instance.proxy.stop();
         return code === 0 || signal === 'SIGKILL'
           ? []
-          : [`${instance.name} ended with ${code}: ${instance.process.stderr}`];
+          : [`${instance.name} ended with ${code}: ${instance.process.stderr}${instance.process.stdout}`];
       }),
     );
     return results.flat()[0];
