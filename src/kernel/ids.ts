@@ -38,7 +38,7 @@ export function uuidv7(ms: number, fill?: 0 | 1): string {
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 export const isUuid = (text: unknown): text is string => typeof text === 'string' && UUID.test(text);
 
-const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
+export const DIGITS = '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz';
 
 /** Big-endian base 62, padded to the width that any value of `octets.length` bytes fits in: 22 for 16, 43 for 32, 6 for 4. */
 export function base62(octets: Uint8Array): string {

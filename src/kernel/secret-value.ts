@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import { base62, publicId, randomOctets } from './ids.js';
+import { base62, DIGITS, publicId, randomOctets } from './ids.js';
 
 /** `oa2` access token, `sec` client secret, `pat` personal access token, `ort` refresh token. */
 export type SecretKind = 'oa2' | 'sec' | 'pat' | 'ort';
@@ -42,8 +42,10 @@ export function parseSecret(text: string): ParsedSecret | undefined {
 /** What may be shown of a secret: its last four characters. */
 export const hintOf = (secret: string) => secret.slice(-4);
 
+/** CRC-32 in base 62, six digits. In numbers, not in BigInt: it is on the path of each token. */
 function checksum(body: string): string {
-  const octets = Buffer.alloc(4);
-  octets.writeUInt32BE(crc32(body));
-  return base62(octets);
+  let text = '';
+  for (let digit = 0, value = crc32(body); digit < 6; digit++, value = Math.floor(value / 62))
+    text = DIGITS[value % 62] + text;
+  return text;
 }

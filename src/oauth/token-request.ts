@@ -4,7 +4,7 @@ import { OAuthError } from '../kernel/oauth-error.js';
 import { isStorableText } from '../kernel/text.js';
 
 /** The parameters of a request to an OAuth endpoint: each at most once, none empty, all strings (RFC 6749 §3.2). */
-export type Parameters = Readonly<Record<string, string>>;
+export type Parameters = Readonly<Record<string, string | undefined>>;
 
 export const MAX_BODY = 16 * 1024;
 
@@ -62,15 +62,17 @@ export function parseJson(body: Buffer): Parameters {
   return collect(pairs as [string, string][]);
 }
 
+/** An object that inherits nothing, and that V8 keeps fast, which it does not for `Object.create(null)` itself. */
+const Bag = function Bag() {} as unknown as new () => Record<string, string | undefined>;
+Bag.prototype = Object.create(null);
+
 function collect(pairs: [string, string][]): Parameters {
-  const parameters: Record<string, string> = Object.create(null);
-  const seen = new Set<string>();
+  const parameters = new Bag();
   for (const [name, value] of pairs) {
     if (!isStorableText(name) || !isStorableText(value)) throw invalid('A parameter holds a character that is none');
     // RFC 8707 §2 alone may be repeated, and none is registered yet: an unknown parameter is ignored however often it stands there.
-    if (seen.has(name) && name !== 'resource') throw invalid('A parameter is repeated');
-    seen.add(name);
-    if (value !== '') parameters[name] = value;
+    if (name in parameters && name !== 'resource') throw invalid('A parameter is repeated');
+    parameters[name] = value === '' ? undefined : value;
   }
   return parameters;
 }

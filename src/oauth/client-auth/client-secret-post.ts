@@ -16,6 +16,6 @@ export class ClientSecretPost implements ClientAuthMethod {
 
   async prove({ parameters }: OAuthRequest): Promise<Attempt> {
     const id = parameters.client_id;
-    return { claimed: id, outcome: await this.clients.proveSecret(id ?? '', parameters.client_secret) };
+    return { claimed: id, outcome: await this.clients.proveSecret(id ?? '', parameters.client_secret ?? '') };
   }
 }
