@@ -50,7 +50,7 @@ describe('recorded stays recorded', () => {
     expect((await latest(`request_id=${made.headers['x-request-id']}`)).user_agent).toHaveLength(512);
   });
 
-  it('AU-07 the application’s role may add and read, nothing else; the owner meets a trigger', async () => {
+  it('AU-07 P3 the application’s role may add and read, nothing else; the owner meets a trigger', async () => {
     const [{ name: partition }] = await service.database.query<{ name: string }>(
       'SELECT tableoid::regclass::text AS name FROM audit_event LIMIT 1',
     );

@@ -27,7 +27,7 @@ describe('the network fails', () => {
     ['from PostgreSQL', { down: 'hold' } as const],
     ['both ways', { up: 'hold', down: 'hold' } as const],
   ])(
-    'FI-08 I4 all is dropped %s: past the bound it says 503, revocations elsewhere return, and it heals by itself',
+    'FI-08 P5 I4 all is dropped %s: past the bound it says 503, revocations elsewhere return, and it heals by itself',
     async (_, how) => {
       const [healthy, cut] = rig.instances;
       const secret = await rig.admin.createSecret(account);

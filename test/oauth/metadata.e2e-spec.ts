@@ -172,7 +172,7 @@ const keyStates = async (purpose: string) =>
   ).map(({ state, destroyed }) => (destroyed ? `${state}, destroyed` : state));
 
 describe('keys over time', () => {
-  it('MD-05 a command publishes the next key beside the running service; it signs after twice max-age; the old one stays until its last token has ended', async () => {
+  it('MD-05 CK-04 a command publishes the next key beside the running service; it signs after twice max-age; the old one stays until its last token has ended', async () => {
     const [first] = await kids();
     const old = await accessToken(service, jwtAccount);
     const unseen = await accessToken(service, jwtAccount); // nobody has verified it, so nobody remembers its signature

@@ -31,6 +31,21 @@ describe('what is issued', () => {
     expectToken(await service.token(GRANT, account.credentials), ALL);
   });
 
+  it('RT-13 there is no refresh token for client credentials: none is issued, none is taken', async () => {
+    const jwt = await admin.createAccount('Refresher', ['companies:read'], { token_format: 'jwt' });
+    for (const { credentials } of [account, jwt]) {
+      const { json } = await service.token(GRANT, credentials);
+      expect(Object.keys(json).sort()).toEqual(['access_token', 'expires_in', 'scope', 'token_type']);
+    }
+    const refresh = { grant_type: 'refresh_token', refresh_token: 'client_ort_live_anything' };
+    expectOAuthError(
+      await service.token(refresh, account.credentials),
+      400,
+      'invalid_grant',
+      /not one that this server supports/,
+    );
+  });
+
   it('TE-02 the headers of the secret that is made, and of its rotation', async () => {
     const path = `/service-accounts/${account.id}/secrets`;
     const made = await admin.post(path, { label: 'shown once' });

@@ -76,7 +76,7 @@ export const eventsOf = (service: TestService, action: string, limit = 1) =>
     address: string | null;
   }>('SELECT * FROM audit_event WHERE action = $1 ORDER BY occurred_at DESC, counter DESC LIMIT $2', [action, limit]);
 
-const portOf = (service: TestService) => (service.app.getHttpServer().address() as AddressInfo).port;
+export const portOf = (service: TestService) => (service.app.getHttpServer().address() as AddressInfo).port;
 export const urlOfService = (service: TestService) => `http://127.0.0.1:${portOf(service)}`;
 
 /**
