@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process';
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
-import { environment } from '../support/database.js';
+import { temporaryFolder } from '../support/database.js';
 import { ADMIN, freePort, ROOT, ServiceProcess } from '../support/service.js';
 
 const run = promisify(execFile);
@@ -18,7 +18,7 @@ function blocks(text: string, language: string): { above: string; code: string }
 
 /** The project as a reader has it after following "Protect your own API" to the letter, built in a folder of its own. */
 async function followed(): Promise<string> {
-  const folder = mkdtempSync(path.join(environment().base, 'readme-'));
+  const folder = temporaryFolder('readme-');
   for (const name of ['src', 'package.json', 'tsconfig.json', 'tsconfig.build.json', 'nest-cli.json', 'ormconfig.ts']) {
     cpSync(path.join(ROOT, name), path.join(folder, name), { recursive: true });
   }

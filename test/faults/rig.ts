@@ -1,10 +1,10 @@
 import { randomBytes, randomInt } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { mkdirSync, rmSync } from 'node:fs';
 import path from 'node:path';
 import pg from 'pg';
 import { EmbeddedPostgres } from '../../src/database/embedded-postgres.js';
 import { migrate } from '../../src/database/migrate.js';
-import { environment, urlOf } from '../support/database.js';
+import { temporaryFolder, urlOf } from '../support/database.js';
 import { ADMIN, freePort, ISSUER, ServiceProcess, serviceEnvironment } from '../support/service.js';
 import { Admin } from './admin.js';
 import { History } from './history.js';
@@ -76,7 +76,7 @@ export class Rig {
   ) {}
 
   static async start(options: RigOptions = {}): Promise<Rig> {
-    const dir = mkdtempSync(path.join(environment().base, 'faults-'));
+    const dir = temporaryFolder('faults-');
     const rig = new Rig(dir, new EmbeddedPostgres({ dataDir: path.join(dir, 'database') }));
     try {
       await rig.postgres.start();

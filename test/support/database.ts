@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { mkdtempSync } from 'node:fs';
+import { chmodSync, mkdtempSync } from 'node:fs';
 import path from 'node:path';
 import pg from 'pg';
 import type { PostgresTarget } from '../../src/database/embedded-postgres.js';
@@ -62,5 +62,11 @@ export async function createDatabase(): Promise<TestDatabase> {
   };
 }
 
-/** A DATA_DIR of one's own, removed with the run. */
-export const dataDir = () => mkdtempSync(path.join(environment().base, 'data-dir-'));
+/** A folder of one's own, removed with the run. PostgreSQL's user can reach it: else its data would go to /var/lib, and stay there. */
+export function temporaryFolder(prefix: string): string {
+  const folder = mkdtempSync(path.join(environment().base, prefix));
+  chmodSync(folder, 0o755);
+  return folder;
+}
+
+export const dataDir = () => temporaryFolder('data-dir-');
