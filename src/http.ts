@@ -117,7 +117,7 @@ function assertUtf8(request: FastifyRequest): void {
 
 /**
  * What every answer carries: nothing of it may be kept, framed, sniffed or run as a page. What may be kept, or is a page, says so
- * itself. @fastify/helmet computes a dozen headers anew for each request, which halved the rate of small ones.
+ * itself. @fastify/helmet computes a dozen headers anew for each request: a tenth of the time that an issuance took.
  */
 function setHeaders(fastify: FastifyInstance, config: Config): void {
   const headers = {
