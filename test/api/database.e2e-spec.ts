@@ -87,7 +87,7 @@ describe('the schema', () => {
   it('DESIGN §5: two that migrate at once take turns', async () => {
     for (const _ of MIGRATIONS) await revertLast(spare.owner);
     const reports = await Promise.all([1, 2, 3].map(() => migrate(spare.owner, spare.application)));
-    expect(reports.map(({ ran }) => ran.length).sort()).toEqual([0, 0, 1]);
+    expect(reports.map(({ ran }) => ran.length).sort()).toEqual([0, 0, MIGRATIONS.length]);
   });
 });
 
