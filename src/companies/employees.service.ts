@@ -200,13 +200,11 @@ export class Employees {
   }
 
   private make(tx: EntityManager, caller: Caller, company: Company): Employee {
-    const now = this.clock.now();
     return tx.create(Employee, {
       ...keyOf(company),
       ...Object.fromEntries(FIELDS.map(([field]) => [field, null])),
-      id: uuidv7(now),
+      id: uuidv7(this.clock.now()),
       createdBy: caller.actor.id!,
-      createdAt: new Date(now),
       version: 0,
     });
   }
@@ -214,9 +212,11 @@ export class Employees {
   /** Those that are new and those that are not in one statement, however many they are. */
   private async write(tx: EntityManager, employees: Employee[]): Promise<void> {
     if (employees.length === 0) return;
+    const now = new Date(this.clock.now());
     for (const employee of employees) {
       employee.version++;
-      employee.updatedAt = new Date(this.clock.now());
+      employee.createdAt ??= now;
+      employee.updatedAt = now;
     }
     const written = [...FIELDS.map(([, column]) => column), 'version', 'updated_at'];
     const insert = tx.createQueryBuilder().insert().into(Employee).values(employees);

@@ -181,6 +181,26 @@ describe('/openapi.json', () => {
     expect(Object.keys(schema('Receipt').properties!).sort()).toEqual(
       ['bound_ms', 'credential_id', 'instances', 'revocation_id', 'revoked_at', 'tokens_expire_by', 'waited_ms'].sort(),
     );
+    const company = schema('CreateCompany').properties!;
+    expect(company.sector).toEqual({ type: 'string', nullable: true, minLength: 1, maxLength: 128 });
+    expect(company.departments).toEqual({
+      type: 'array',
+      maxItems: 500,
+      items: { type: 'string', minLength: 1, maxLength: 256 },
+      description: expect.stringContaining('department'),
+    });
+    expect(schema('PushEmployee').required).toEqual(['name']);
+    expect(schema('PushEmployee').properties!.started_on).toMatchObject({
+      type: 'string',
+      format: 'date',
+      nullable: true,
+    });
+    expect(schema('BatchedEmployee').required!.sort()).toEqual(['external_id', 'name']);
+    expect(schema('PushEmployees').properties!.employees).toMatchObject({ type: 'array', minItems: 1, maxItems: 200 });
+    expect(schema('UpdateEmployee').required).toBeUndefined();
+    expect(document.paths['/api/v1/companies/{id}'].get.responses[200]).toMatchObject({
+      headers: { ETag: { schema: { type: 'string' } } },
+    });
     expect(text).not.toContain('"type":"number"');
   });
 
