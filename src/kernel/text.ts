@@ -18,3 +18,6 @@ export function everyString(
   if (Array.isArray(value)) return value.every((item) => everyString(item, test, depth - 1));
   return Object.entries(value).every(([key, item]) => test(key, true) && everyString(item, test, depth - 1));
 }
+
+/** The pattern of LIKE for what begins with a text, whatever the text holds. */
+export const beginningWith = (text: string) => `${text.replace(/[\\%_]/g, '\\$&')}%`;

@@ -143,8 +143,17 @@ describe('fields', () => {
       expectProblem(await admin.get(`/service-accounts?cursor=${q}`), 400, 'invalid_cursor');
       expectProblem(await admin.get(`/audit-events?action=${q}`), 400, 'validation_failed');
       expectProblem(await admin.get(`/service-accounts/${q}`), 404, 'not_found');
+      if (text === '\u2028') continue; // not within a line
       const made = await admin.post('/companies', { name: 'Hostile', sector: text });
       expect(made.json).toMatchObject({ sector: text });
+      expect((await admin.get(`/companies?sector=${q}`)).json.data).toEqual([made.json]);
+      for (const filter of [`name=${q}`, `uen_code=${q}`, `entity_type=${q}`])
+        expect((await admin.get(`/companies?${filter}`)).json.data).toEqual([]);
+      const employees = `/companies/${made.json.id}/employees`;
+      await admin.post(employees, { name: 'Hostile', email: 'hostile@acme.example' });
+      for (const name of ['search', 'email', 'department', 'work_location', 'external_id'])
+        expect((await admin.get(`${employees}?${name}=${q}`)).json.data).toEqual([]);
+      expectProblem(await admin.get(`${employees}/${q}`), 404, 'not_found');
     }
   });
 
@@ -172,6 +181,9 @@ describe('fields', () => {
       ['POST', '/users', { email: 'x@acme.example', name: 'x', role: 'auditor' }],
       ['PATCH', '/users/me', {}],
       ['POST', '/companies', { name: 'x' }],
+      ['PATCH', `/companies/${randomUUID()}`, {}],
+      ['POST', `/companies/${randomUUID()}/employees`, { name: 'x' }],
+      ['PATCH', `/companies/${randomUUID()}/employees/${randomUUID()}`, {}],
       ['PATCH', `/users/${randomUUID()}`, {}],
     ];
     for (const [method, path, body] of bodies) {

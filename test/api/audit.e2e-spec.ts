@@ -52,6 +52,8 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   const member = await join(admin, `member-${randomUUID()}@acme.example`, 'auditor');
   const other = (await member.get('/sessions')).json.data[0].id;
   const company = (await admin.post('/companies', { name: 'Widgets' })).json.id;
+  const hire = async () => (await admin.post(`/companies/${company}/employees`, { name: 'Clerk' })).json.id;
+  const [changed, ...leaving] = [await hire(), await hire(), await hire()];
   const paused = (await admin.createAccount(`Paused ${randomUUID()}`)).id;
   await admin.post(`/service-accounts/${paused}/disable`);
   const form = {
@@ -129,7 +131,7 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       { body: { overlap_seconds: 3600 }, action: 'service_account.secret.created' },
     ],
     ['POST', '/api/v1/service-accounts/:id/secrets/:secret_id/revoke', { action: 'service_account.secret.revoked' }],
-    ...['', '/api/v1'].flatMap((base): typeof all => [
+    ...['', '/api/v1'].flatMap((base, i): typeof all => [
       ['POST', `${base}/companies`, { body: { name: 'New' }, action: 'company.created' }],
       [
         'PATCH',
@@ -142,6 +144,24 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
         `${base}/companies/:id/employees`,
         { body: { name: 'New' }, action: 'employee.created' },
         { id: company },
+      ],
+      [
+        'POST',
+        `${base}/companies/:id/employees/bulk`,
+        { body: { employees: [{ external_id: `x${base}`, name: 'New' }] }, action: 'employee.pushed' },
+        { id: company },
+      ],
+      [
+        'PATCH',
+        `${base}/companies/:id/employees/:employee_id`,
+        { body: { name: `Renamed ${base}` }, action: 'employee.updated' },
+        { id: company, employee_id: changed },
+      ],
+      [
+        'DELETE',
+        `${base}/companies/:id/employees/:employee_id`,
+        { body: undefined, action: 'employee.deleted' },
+        { id: company, employee_id: leaving[i] },
       ],
     ]),
   ];

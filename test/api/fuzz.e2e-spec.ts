@@ -17,7 +17,13 @@ beforeAll(async () => {
   const platform = await service.signIn();
   await platform.createOrganization('Acme');
   admin = await join(platform, 'admin@acme.example');
-  account = await admin.createAccount('Concierge', ['admin:access', 'companies:read', 'companies:write', 'audit:read']);
+  account = await admin.createAccount('Concierge', [
+    'admin:access',
+    'companies:read',
+    'companies:write',
+    'employees:write',
+    'audit:read',
+  ]);
   token = await tokenOf(service, account.credentials);
 });
 afterAll(() => service.stop());
@@ -52,6 +58,10 @@ const FIELDS = [
   'parent_id',
   'description',
   'work_locations',
+  'departments',
+  'employees',
+  'external_id',
+  'started_on',
   'grant_type',
   'client_id',
   'client_secret',
@@ -75,6 +85,9 @@ const QUERIES = [
   'target_id',
   'from',
   'to',
+  'name',
+  'department',
+  'updated_since',
   'x',
 ];
 
@@ -96,6 +109,9 @@ describe('whatever is sent', () => {
       () => ['x'],
       () => [null],
       () => ({ a: 1 }),
+      () => [[]],
+      () => [{ external_id: 'x', name: 'x' }],
+      () => '2026-02-30',
       () => 'a\u0000b',
       () => '\ud800',
       () => randomUUID(),
@@ -161,6 +177,7 @@ describe('whatever is sent', () => {
           const headers: Record<string, string> = { ...one(AUTH)() };
           if (payload !== undefined) headers['content-type'] = one(next() < 0.7 ? TYPES.slice(0, 1) : TYPES);
           if (next() < 0.1) headers['idempotency-key'] = one(['k', ' ', 'é', 'x'.repeat(300)]);
+          if (next() < 0.1) headers[one(['if-match', 'if-none-match'])] = one(['*', '"1"', 'W/"1"', '1', ',', '"']);
           if (next() < 0.1) headers['x-organization-id'] = one(['x', randomUUID(), '']);
           const answer = await service.request(
             route.method,

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { join, startPatient, tokenOf } from '../support/people.js';
-import { fill, type Route, withRoutes } from '../support/routes.js';
+import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
 import { type Answer, bearer, type Session, TestService } from '../support/service.js';
 
 /** Everything in an organization that has an id, by the route beneath which it stands. */
@@ -28,7 +28,7 @@ async function make(name: string): Promise<Things> {
     'companies:write',
   ]);
   const company = (await admin.post('/companies', { name: `${name} Ltd` })).json;
-  await admin.post(`/companies/${company.id}/employees`, { name: `${name} clerk` });
+  const employee = (await admin.post(`/companies/${company.id}/employees`, { name: `${name} clerk` })).json;
   const event = (await admin.get('/audit-events?limit=1')).json.data[0];
   const session = (await admin.get('/sessions')).json.data[0];
   const ids = {
@@ -37,6 +37,7 @@ async function make(name: string): Promise<Things> {
     'service-accounts': account.id,
     secret_id: account.secret.id,
     companies: company.id,
+    employee_id: employee.id,
     'audit-events': event.id,
     sessions: session.id,
   };
@@ -66,6 +67,8 @@ const collection = (url: string) => /([a-z-]+)\/:id/.exec(url)![1];
 const BODIES: Record<string, Record<string, unknown>> = {
   'POST /companies/:id/employees': { name: 'Mole' },
   'POST /api/v1/companies/:id/employees': { name: 'Mole' },
+  'POST /companies/:id/employees/bulk': { employees: [{ external_id: '1', name: 'Mole' }] },
+  'POST /api/v1/companies/:id/employees/bulk': { employees: [{ external_id: '1', name: 'Mole' }] },
 };
 
 describe('ids of another organization', () => {
@@ -88,9 +91,10 @@ describe('ids of another organization', () => {
     expect(withId().length).toBeGreaterThan(20);
     const before = await fingerprint();
     for (const { method, url } of withId()) {
-      const theirs = { id: b.ids[collection(url)], secret_id: b.ids.secret_id };
+      const { secret_id, employee_id } = b.ids;
+      const theirs = { id: b.ids[collection(url)], secret_id, employee_id };
       expect(`${url} ${theirs.id}`).toMatch(/ [0-9a-f-]{36}$/); // a new kind of thing must be made above
-      const nobodys = { id: randomUUID(), secret_id: randomUUID() };
+      const nobodys = { id: randomUUID(), secret_id: randomUUID(), employee_id: randomUUID() };
       const body = BODIES[`${method} ${url}`] ?? (method === 'GET' || method === 'HEAD' ? undefined : {});
       for (const headers of [{ cookie: a.admin.cookie }, bearer(a.token)]) {
         const [foreign, random] = await Promise.all(
@@ -99,7 +103,7 @@ describe('ids of another organization', () => {
         expect(visible(foreign)).toEqual(visible(random));
         // The platform's own routes and a person's sessions are closed before any id is looked at.
         const closed = /\/organizations\//.test(url) || ('authorization' in headers && /sessions/.test(url));
-        const writes = 'authorization' in headers && method === 'POST' && url.endsWith('employees');
+        const writes = 'authorization' in headers && MUTATING.has(method) && url.includes('/employees');
         expect(`${method} ${url} ${foreign.status}`).toBe(`${method} ${url} ${closed || writes ? 403 : 404}`);
       }
     }
@@ -113,6 +117,16 @@ describe('ids of another organization', () => {
       );
       expect([answer.status, answer.json.code]).toEqual([404, 'not_found']);
     }
+  });
+
+  it('TN-01 an own company with another organization’s employee', async () => {
+    const path = `/companies/${a.ids.companies}/employees/${b.ids.employee_id}`;
+    for (const answer of [
+      await a.admin.get(path),
+      await a.admin.patch(path, { name: 'Mole' }),
+      await a.admin.delete(path),
+    ])
+      expect([answer.status, answer.json.code]).toEqual([404, 'not_found']);
   });
 
   it('TN-01 malformed ids are 404 like random ones', async () => {

@@ -103,10 +103,14 @@ describe('/openapi.json', () => {
         // V7: the protected resource at the root
         'GET /companies',
         'GET /companies/{id}',
+        'DELETE /companies/{id}/employees/{employee_id}',
         'GET /companies/{id}/employees',
+        'GET /companies/{id}/employees/{employee_id}',
         'PATCH /companies/{id}',
+        'PATCH /companies/{id}/employees/{employee_id}',
         'POST /companies',
         'POST /companies/{id}/employees',
+        'POST /companies/{id}/employees/bulk',
         // RFC 6749 §3.2: the token endpoint says 405
         'GET /oauth/token',
         'GET /api/oauth2/token',
@@ -125,7 +129,8 @@ describe('/openapi.json', () => {
       expect([name, operation.tags.length]).toEqual([name, 1]);
       expect([name, Array.isArray(operation.security)]).toEqual([name, true]);
       const successes = Object.entries(operation.responses).filter(([status]) => status.startsWith('2'));
-      expect([name, successes.length]).toEqual([name, 1]);
+      // A push creates or changes.
+      expect([name, successes.length]).toEqual([name, operation.operationId === 'pushEmployee' ? 2 : 1]);
       for (const [status, { content }] of successes) {
         const shown = Object.values(content ?? {}).map((media) => media.schema.$ref ?? media.schema.type);
         expect([name, shown]).toEqual([name, status === '204' ? [] : [expect.stringMatching(/\S/)]]);
@@ -176,6 +181,26 @@ describe('/openapi.json', () => {
     expect(Object.keys(schema('Receipt').properties!).sort()).toEqual(
       ['bound_ms', 'credential_id', 'instances', 'revocation_id', 'revoked_at', 'tokens_expire_by', 'waited_ms'].sort(),
     );
+    const company = schema('CreateCompany').properties!;
+    expect(company.sector).toEqual({ type: 'string', nullable: true, minLength: 1, maxLength: 128 });
+    expect(company.departments).toEqual({
+      type: 'array',
+      maxItems: 500,
+      items: { type: 'string', minLength: 1, maxLength: 256 },
+      description: expect.stringContaining('department'),
+    });
+    expect(schema('PushEmployee').required).toEqual(['name']);
+    expect(schema('PushEmployee').properties!.started_on).toMatchObject({
+      type: 'string',
+      format: 'date',
+      nullable: true,
+    });
+    expect(schema('BatchedEmployee').required!.sort()).toEqual(['external_id', 'name']);
+    expect(schema('PushEmployees').properties!.employees).toMatchObject({ type: 'array', minItems: 1, maxItems: 200 });
+    expect(schema('UpdateEmployee').required).toBeUndefined();
+    expect(document.paths['/api/v1/companies/{id}'].get.responses[200]).toMatchObject({
+      headers: { ETag: { schema: { type: 'string' } } },
+    });
     expect(text).not.toContain('"type":"number"');
   });
 
@@ -238,9 +263,13 @@ describe('/openapi.json', () => {
       const inHeader = operation.parameters.filter((p) => p.in === 'header').map((p) => p.name);
       const guarded = operation.security.length > 0;
       const creates = method === 'post' && '201' in operation.responses;
+      const conditional = inHeader.filter((header) => header.startsWith('If-'));
+      const answers = { 'If-Match': '412', 'If-None-Match': '304' } as Record<string, string>;
+      for (const header of conditional)
+        expect([name, Object.keys(operation.responses)]).toEqual([name, expect.arrayContaining([answers[header]])]);
       expect([name, inHeader]).toEqual([
         name,
-        guarded ? [...(creates ? ['Idempotency-Key'] : []), 'X-Organization-Id'] : [],
+        guarded ? [...conditional, ...(creates ? ['Idempotency-Key'] : []), 'X-Organization-Id'] : [],
       ]);
     }
     expect(schema('Problem').required).toEqual(['type', 'title', 'status', 'code', 'request_id']);
