@@ -85,7 +85,7 @@ describe('ids of another organization', () => {
            SELECT a::text AS row FROM audit_event a WHERE organization_id = ANY($1)
            UNION ALL SELECT c::text FROM company c WHERE organization_id = ANY($1)
            UNION ALL SELECT s::text FROM service_account s WHERE organization_id = ANY($1)
-           UNION ALL SELECT s::text FROM secret s WHERE organization_id = ANY($1)
+           UNION ALL SELECT s::text FROM credential s WHERE organization_id = ANY($1)
            UNION ALL SELECT m::text FROM membership m WHERE organization_id = ANY($1)
            UNION ALL SELECT e::text FROM employee e WHERE organization_id = ANY($1)
            UNION ALL SELECT o::text FROM organization o WHERE id = ANY($1) OR parent_id = ANY($1)
@@ -155,8 +155,8 @@ describe('ids of another organization', () => {
 
   it('TN-02 the database itself binds a secret and an employee to their organization', async () => {
     for (const sql of [
-      `INSERT INTO secret (organization_id, id, service_account_id, hint, hash, hash_key_id, created_by_type, created_by_name)
-       VALUES ('${a.organization}', gen_random_uuid(), '${b.ids['service-accounts']}', 'x', 'x', gen_random_uuid(), 'x', 'x')`,
+      `INSERT INTO credential (organization_id, id, kind, service_account_id, hint, hash, hash_key_id, created_by_type, created_by_name)
+       VALUES ('${a.organization}', gen_random_uuid(), 'secret', '${b.ids['service-accounts']}', 'x', 'x', gen_random_uuid(), 'x', 'x')`,
       `INSERT INTO employee (organization_id, id, company_id, name, created_by)
        VALUES ('${a.organization}', gen_random_uuid(), '${b.ids.companies}', 'x', gen_random_uuid())`,
     ])
