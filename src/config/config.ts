@@ -5,6 +5,7 @@ import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { plainToInstance, Transform, Type } from 'class-transformer';
 import {
+  ArrayMaxSize,
   IsEmail,
   IsIn,
   IsInt,
@@ -50,6 +51,17 @@ class IsIssuer implements ValidatorConstraintInterface {
   }
   defaultMessage = () =>
     'ISSUER_URL must be an https URL without query, fragment or a slash at its end (http for loopback only)';
+}
+
+/** RFC 8707 §2: an absolute URI without a fragment. The characters are those that a claim, a challenge and a list of words can hold. */
+@ValidatorConstraint()
+class IsResource implements ValidatorConstraintInterface {
+  validate = (text: unknown) =>
+    typeof text === 'string' &&
+    /^[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x5B\x5D-\x7E]{1,255}$/.test(text) &&
+    text.length <= 256;
+  defaultMessage = () =>
+    'RESOURCES must be absolute URIs without fragment, of at most 256 characters, separated by commas';
 }
 
 @ValidatorConstraint()
@@ -130,6 +142,12 @@ export class Config {
   @Matches(/^[\x21\x23-\x5B\x5D-\x7E]+$/, { message: 'AUDIENCE must be printable characters without space' })
   AUDIENCE: string;
 
+  /** RFC 8707: what other APIs of the platform call themselves. An account is set to those that it may ask tokens for. */
+  @Transform(list)
+  @ArrayMaxSize(100, { message: 'RESOURCES must be at most 100' })
+  @Validate(IsResource, { each: true })
+  RESOURCES: string[] = [];
+
   @IsIn(['ES256', 'RS256', 'PS256'], { message: 'JWT_ALG must be ES256, RS256 or PS256' })
   JWT_ALG: 'ES256' | 'RS256' | 'PS256' = 'ES256';
 
@@ -171,6 +189,13 @@ export class Config {
   @Min(1)
   @Max(1000)
   MAX_SECRETS_PER_ACCOUNT: number = 20;
+
+  /** Access tokens of one organization that were revoked one by one and have not expired; whoever needs more revokes a secret. */
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_TOKEN_REVOCATIONS_PER_ORGANIZATION must be a whole number' })
+  @Min(1)
+  @Max(1_000_000)
+  MAX_TOKEN_REVOCATIONS_PER_ORGANIZATION: number = 10_000;
 
   /** How long verifiers may cache the JWKS; a new signing key is published for twice as long before it signs. */
   @Type(() => Number)

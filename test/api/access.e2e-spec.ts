@@ -13,6 +13,10 @@ const PUBLIC = [
   '/oauth/token',
   '/api/oauth2/token',
   '/realms/:realm/protocol/openid-connect/token',
+  '/oauth/introspect', // authenticates clients and tokens by itself (IR-01)
+  '/realms/:realm/protocol/openid-connect/token/introspect',
+  '/oauth/revoke', // authenticates clients by itself (CA-19)
+  '/realms/:realm/protocol/openid-connect/revoke',
   '/.well-known/jwks.json',
   '/realms/:realm/protocol/openid-connect/certs',
   '/.well-known/oauth-authorization-server',

@@ -70,6 +70,11 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
     headers: { 'content-type': 'application/x-www-form-urlencoded', authorization: basic(account.credentials) },
     action: 'token.issued',
   };
+  const ended = async () => ({
+    ...form,
+    body: `token=${await tokenOf(service, account.credentials)}`,
+    action: 'token.revoked',
+  });
   const ids = { id: account.id, secret_id: account.secret.id, realm: 'gatehouse' };
   const of = (url: string, rest: Omit<Call, 'path'> & { action: string }, own: Record<string, string> = {}) => ({
     headers: mine,
@@ -81,6 +86,8 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
     ['POST', '/oauth/token', form],
     ['POST', '/api/oauth2/token', form],
     ['POST', '/realms/:realm/protocol/openid-connect/token', form],
+    ['POST', '/oauth/revoke', await ended()],
+    ['POST', '/realms/:realm/protocol/openid-connect/revoke', await ended()],
     ['POST', '/api/v1/session', { body: { ...ADMIN }, headers: {}, action: 'session.created' }],
     [
       'PATCH',
@@ -202,6 +209,9 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   return Object.fromEntries(all.map(([method, url, rest, own]) => [`${method} ${url}`, of(url, rest, own)]));
 }
 
+/** A question that goes by POST: it changes nothing, so nothing is recorded. */
+const asks = ({ url }: Route) => url.endsWith('/introspect');
+
 const send = (route: string, { path, body, headers }: Call) =>
   service.request(route.split(' ')[0], path, { body, headers, remoteAddress: '192.0.2.44' });
 
@@ -225,7 +235,9 @@ async function contents(): Promise<Record<string, string>> {
 describe('acted means recorded', () => {
   it('AU-02 the audit insert fails: 503 and nothing changed, on every route that changes something', async () => {
     const calls = await changes();
-    const mutating = routes.filter(({ method }) => MUTATING.has(method)).map(({ method, url }) => `${method} ${url}`);
+    const mutating = routes
+      .filter((route) => MUTATING.has(route.method) && !asks(route))
+      .map(({ method, url }) => `${method} ${url}`);
     expect(Object.keys(calls).sort()).toEqual([...new Set(mutating)].sort());
     await service.database.query(
       `CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$`,
