@@ -92,10 +92,10 @@ async function useEverySecret(): Promise<void> {
     await service.request('GET', '/companies', { headers: bearer(token) });
   }
   // A fault of the database at the worst moment: what it complains about must not be what it was given.
-  await service.database.query(`ALTER TABLE secret ADD CONSTRAINT refuse CHECK (label <> 'boom')`);
+  await service.database.query(`ALTER TABLE credential ADD CONSTRAINT refuse CHECK (label <> 'boom')`);
   const { id } = (await admin.get('/service-accounts')).json.data[0];
   expect((await admin.post(`/service-accounts/${id}/secrets`, { label: 'boom' })).status).toBeGreaterThanOrEqual(500);
-  await service.database.query('ALTER TABLE secret DROP CONSTRAINT refuse');
+  await service.database.query('ALTER TABLE credential DROP CONSTRAINT refuse');
 
   const keyring = service.app.get(Keyring);
   const key = keyring.active('credential-hash').secret;
