@@ -291,7 +291,6 @@ export const OPEN = {
   'HTTP/2 is not on': 'DS-10',
   'no field takes nested objects or free labels': 'IN-05',
   'later: documentation for integrators': 'Y10 Y12',
-  'later: the Partner API': 'E3',
   'a habit of clients; expires_in is what it needs (Y7)': 'E10',
   'every client is confidential: there is nothing to try': 'D16',
   'later: impact and safe-to-retire from counted use': 'P4',

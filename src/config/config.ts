@@ -1,4 +1,5 @@
 import 'reflect-metadata';
+import cluster from 'node:cluster';
 import type { KeyObject } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
@@ -86,6 +87,13 @@ export class Config {
   @IsString()
   @MinLength(1)
   HOST: string = '127.0.0.1';
+
+  /** Processes that share the port, each a whole instance. 1: this process alone. */
+  @Type(() => Number)
+  @IsInt({ message: 'WORKERS must be a whole number' })
+  @Min(1, { message: 'WORKERS must be 1 to 64' })
+  @Max(64, { message: 'WORKERS must be 1 to 64' })
+  WORKERS: number = 1;
 
   /** The issuer; every URL that is printed or signed comes from it. Default: `http://localhost:PORT`. */
   @Validate(IsIssuer)
@@ -228,6 +236,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = readEnvironment()): Config {
 
 function readEnvironment(): NodeJS.ProcessEnv {
   const file = path.resolve('.env');
-  if (existsSync(file)) process.loadEnvFile(file); // what is set in the environment wins over the file
+  // What is set in the environment wins over the file. A worker has in it what the file said when the service was started.
+  if (cluster.isPrimary && existsSync(file)) process.loadEnvFile(file);
   return process.env;
 }

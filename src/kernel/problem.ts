@@ -20,6 +20,7 @@ export const PROBLEMS = {
   method_not_allowed: [405, 'This path does not have that method'],
   name_taken: [409, 'The name is in use'],
   already_member: [409, 'This person is a member already'],
+  disabled_from_above: [409, 'It was disabled from above, and is enabled from there'],
   last_admin: [409, 'An organization keeps at least one admin'],
   external_id_taken: [409, 'Another employee of the company has this external_id'],
   in_use: [409, 'It is still in use'],

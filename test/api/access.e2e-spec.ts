@@ -72,11 +72,18 @@ describe('every route', () => {
   });
 
   it('BR-16 a bearer without the scope: 403 with what it lacks, on every route that wants one', async () => {
-    for (const url of ['/users', '/service-accounts', '/audit-events', '/organizations', '/revocations']) {
+    for (const url of [
+      '/users',
+      '/service-accounts',
+      '/audit-events',
+      '/organizations',
+      '/revocations',
+      '/partner/orgs',
+    ]) {
       const answer = await service.request('GET', `/api/v1${url}`, { headers: bearer(token) });
       expectProblem(answer, 403, 'insufficient_scope');
       expect(answer.headers['www-authenticate']).toMatch(
-        /^Bearer realm="gatehouse", error="insufficient_scope", .*scope="(admin:access|audit:read|platform:admin)"$/,
+        /^Bearer realm="gatehouse", error="insufficient_scope", .*scope="(admin:access|audit:read|platform:admin|partner:orgs:read)"$/,
       );
     }
   });
@@ -139,6 +146,7 @@ describe('fields', () => {
     for (const text of HOSTILE) {
       const q = encodeURIComponent(text);
       expect((await admin.get(`/service-accounts?search=${q}`)).json.data).toEqual([]);
+      expect((await admin.get(`/partner/orgs?search=${q}`)).json.data).toEqual([]);
       expect((await admin.get(`/audit-events?actor_name=${q}&target_id=${q}&request_id=${q}`)).json.data).toEqual([]);
       expectProblem(await admin.get(`/service-accounts?cursor=${q}`), 400, 'invalid_cursor');
       expectProblem(await admin.get(`/audit-events?action=${q}`), 400, 'validation_failed');
@@ -173,6 +181,8 @@ describe('fields', () => {
       'secret_hash',
       'epoch',
       'created_by',
+      'platform',
+      'rate_limit',
     ];
     const bodies: [string, string, Record<string, unknown>][] = [
       ['POST', '/service-accounts', { name: 'x', scopes: [] }],
@@ -185,6 +195,10 @@ describe('fields', () => {
       ['POST', `/companies/${randomUUID()}/employees`, { name: 'x' }],
       ['PATCH', `/companies/${randomUUID()}/employees/${randomUUID()}`, {}],
       ['PATCH', `/users/${randomUUID()}`, {}],
+      ['POST', '/partner/orgs', { name: 'x' }],
+      ['PATCH', `/partner/orgs/${randomUUID()}`, {}],
+      ['POST', `/partner/orgs/${randomUUID()}/users`, { email: 'x@acme.example', name: 'x', role: 'auditor' }],
+      ['PATCH', `/partner/orgs/${randomUUID()}/users/${randomUUID()}`, {}],
     ];
     for (const [method, path, body] of bodies) {
       for (const field of extra) {
@@ -232,6 +246,7 @@ describe('fields', () => {
 
   it.each([
     '/service-accounts?search=',
+    '/partner/orgs?search=',
     '/audit-events?actor_name=',
     '/audit-events?target_id=',
     '/audit-events?request_id=',

@@ -56,6 +56,15 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   const [changed, ...leaving] = [await hire(), await hire(), await hire()];
   const paused = (await admin.createAccount(`Paused ${randomUUID()}`)).id;
   await admin.post(`/service-accounts/${paused}/disable`);
+  const customer = (await admin.post('/partner/orgs', { name: `Customer ${randomUUID()}` })).json.id;
+  const clerk = async () =>
+    (
+      await admin.post(`/partner/orgs/${customer}/users`, {
+        email: `clerk-${randomUUID()}@acme.example`,
+        name: 'Clerk',
+        role: 'auditor',
+      })
+    ).json.id;
   const form = {
     body: 'grant_type=client_credentials',
     headers: { 'content-type': 'application/x-www-form-urlencoded', authorization: basic(account.credentials) },
@@ -113,6 +122,31 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       'POST',
       '/api/v1/scopes',
       { body: { name: 'pockets.read', description: 'Read' }, headers: root, action: 'scope.created' },
+    ],
+    ['POST', '/api/v1/partner/orgs', { body: { name: 'New' }, action: 'organization.created' }],
+    [
+      'PATCH',
+      '/api/v1/partner/orgs/:id',
+      { body: { disabled: true }, action: 'organization.disabled' },
+      { id: customer },
+    ],
+    [
+      'POST',
+      '/api/v1/partner/orgs/:id/users',
+      { body: { email: 'new@customer.example', name: 'New', role: 'admin' }, action: 'user.created' },
+      { id: customer },
+    ],
+    [
+      'PATCH',
+      '/api/v1/partner/orgs/:id/users/:user_id',
+      { body: { role: 'admin' }, action: 'user.updated' },
+      { id: customer, user_id: await clerk() },
+    ],
+    [
+      'DELETE',
+      '/api/v1/partner/orgs/:id/users/:user_id',
+      { body: undefined, action: 'user.deleted' },
+      { id: customer, user_id: await clerk() },
     ],
     ['POST', '/api/v1/service-accounts', { body: { name: 'New', scopes: [] }, action: 'service_account.created' }],
     ['PATCH', '/api/v1/service-accounts/:id', { body: { name: 'Renamed' }, action: 'service_account.updated' }],
