@@ -7,6 +7,7 @@ import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
 import { AuditController } from './audit.controller.js';
 import { HealthController } from './health.controller.js';
+import { KeysController } from './keys.controller.js';
 import { OrganizationsController } from './organizations.controller.js';
 import { ScopesController } from './scopes.controller.js';
 import { SecretsController } from './secrets.controller.js';
@@ -31,6 +32,7 @@ import { UsersController } from './users.controller.js';
     ScopesController,
     ServiceAccountsController,
     SecretsController,
+    KeysController,
     AuditController,
     HealthController,
   ],

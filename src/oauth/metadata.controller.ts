@@ -18,6 +18,7 @@ class ServerMetadata {
   jwks_uri: string;
   grant_types_supported: string[];
   token_endpoint_auth_methods_supported: string[];
+  token_endpoint_auth_signing_alg_values_supported: string[];
   scopes_supported: string[];
   service_documentation: string;
   response_types_supported: string[];
@@ -77,6 +78,9 @@ export class MetadataController {
       jwks_uri: `${issuer}/${JWKS_PATHS[0]}`,
       grant_types_supported: this.grants.map(({ type }) => type),
       token_endpoint_auth_methods_supported: this.methods.map(({ name }) => name),
+      token_endpoint_auth_signing_alg_values_supported: this.methods.flatMap(
+        ({ signingAlgorithms }) => signingAlgorithms ?? [],
+      ),
       scopes_supported: [...(await this.scopes.names())].sort(),
       service_documentation: `${issuer}/docs`,
       response_types_supported: [],
