@@ -151,7 +151,8 @@ const DESCRIPTIONS: Partial<Record<string, string>> = {
   other_environment: 'The secret is of another environment',
   // Told only to whoever signed with a key of the client's: nobody learns anything of another.
   wrong_issuer: 'iss and sub of the client assertion must both be the client id',
-  wrong_audience: 'aud of the client assertion must be the issuer alone, or what else this server is set to accept',
+  wrong_audience:
+    'aud of the client assertion must be one value: the issuer, or where this server accepts it the URL of this endpoint',
   incomplete_assertion: 'The client assertion needs exp and jti, and its times in whole seconds',
   expired_assertion: 'The client assertion expired',
   assertion_lives_too_long: 'A client assertion may live five minutes at most: exp lies too far ahead',

@@ -70,6 +70,7 @@ export interface Refused {
 }
 
 const NO_HASH = Buffer.alloc(32);
+const REVOKED_KEYS_TRIED = 3;
 
 /** The in-memory directory of service accounts and their credentials. One lookup by id, one keyed hash, however many secrets. */
 @Injectable()
@@ -124,7 +125,8 @@ export class Clients {
 
   /**
    * Whether `signature` is that of one of the client's keys for the algorithm. `kid` chooses among the client's own keys, and nothing
-   * else; without one, those are tried that are not revoked: so a signature costs at most as many verifications as an account has keys.
+   * else. The live ones come first; so many are tried as an account can have, and a few that were revoked of late, so that the log can
+   * say which is still in use.
    */
   async proveSignature(
     clientId: string,
@@ -138,7 +140,8 @@ export class Clients {
     const candidates = [...client.credentials.values()]
       .filter((facts): facts is PublicKeyFacts => facts.kind === 'public_key')
       .filter((key) => key.algorithm === algorithm)
-      .filter((key) => (kid === undefined ? !key.revoked : key.names.includes(kid)));
+      .filter((key) => kid === undefined || key.names.includes(kid))
+      .slice(0, this.config.MAX_KEYS_PER_ACCOUNT + REVOKED_KEYS_TRIED);
     if (candidates.length === 0) return { refused: 'unknown_key', client };
     const proved = candidates.find((key) => verifies(key, data, signature));
     return proved ? this.admit(client, proved) : { refused: 'wrong_signature', client };

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { makeKey, register } from '../support/assertions.js';
 import { join, PASSWORD, startPatient, tokenOf } from '../support/people.js';
 import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
 import {
@@ -52,6 +53,7 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   const member = await join(admin, `member-${randomUUID()}@acme.example`, 'auditor');
   const other = (await member.get('/sessions')).json.data[0].id;
   const company = (await admin.post('/companies', { name: 'Widgets' })).json.id;
+  const key_id = (await register(admin, account, makeKey('EdDSA'))).id;
   const paused = (await admin.createAccount(`Paused ${randomUUID()}`)).id;
   await admin.post(`/service-accounts/${paused}/disable`);
   const form = {
@@ -129,6 +131,12 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       { body: { overlap_seconds: 3600 }, action: 'service_account.secret.created' },
     ],
     ['POST', '/api/v1/service-accounts/:id/secrets/:secret_id/revoke', { action: 'service_account.secret.revoked' }],
+    [
+      'POST',
+      '/api/v1/service-accounts/:id/keys',
+      { body: { jwk: makeKey('EdDSA').jwk }, action: 'service_account.key.created' },
+    ],
+    ['POST', '/api/v1/service-accounts/:id/keys/:key_id/revoke', { action: 'service_account.key.revoked' }, { key_id }],
     ...['', '/api/v1'].flatMap((base): typeof all => [
       ['POST', `${base}/companies`, { body: { name: 'New' }, action: 'company.created' }],
       [

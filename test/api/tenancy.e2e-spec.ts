@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { makeKey, register } from '../support/assertions.js';
 import { join, startPatient, tokenOf } from '../support/people.js';
 import { fill, type Route, withRoutes } from '../support/routes.js';
 import { type Answer, bearer, type Session, TestService } from '../support/service.js';
@@ -29,6 +30,7 @@ async function make(name: string): Promise<Things> {
   ]);
   const company = (await admin.post('/companies', { name: `${name} Ltd` })).json;
   await admin.post(`/companies/${company.id}/employees`, { name: `${name} clerk` });
+  const key = await register(admin, account, makeKey('EdDSA'));
   const event = (await admin.get('/audit-events?limit=1')).json.data[0];
   const session = (await admin.get('/sessions')).json.data[0];
   const ids = {
@@ -36,6 +38,7 @@ async function make(name: string): Promise<Things> {
     users: admin.userId,
     'service-accounts': account.id,
     secret_id: account.secret.id,
+    key_id: key.id,
     companies: company.id,
     'audit-events': event.id,
     sessions: session.id,
@@ -88,9 +91,9 @@ describe('ids of another organization', () => {
     expect(withId().length).toBeGreaterThan(20);
     const before = await fingerprint();
     for (const { method, url } of withId()) {
-      const theirs = { id: b.ids[collection(url)], secret_id: b.ids.secret_id };
+      const theirs = { id: b.ids[collection(url)], secret_id: b.ids.secret_id, key_id: b.ids.key_id };
       expect(`${url} ${theirs.id}`).toMatch(/ [0-9a-f-]{36}$/); // a new kind of thing must be made above
-      const nobodys = { id: randomUUID(), secret_id: randomUUID() };
+      const nobodys = { id: randomUUID(), secret_id: randomUUID(), key_id: randomUUID() };
       const body = BODIES[`${method} ${url}`] ?? (method === 'GET' || method === 'HEAD' ? undefined : {});
       for (const headers of [{ cookie: a.admin.cookie }, bearer(a.token)]) {
         const [foreign, random] = await Promise.all(
@@ -106,11 +109,10 @@ describe('ids of another organization', () => {
     expect(await fingerprint()).toBe(before);
   });
 
-  it('TN-01 an own account with another organization’s secret', async () => {
-    for (const verb of ['rotate', 'revoke']) {
-      const answer = await a.admin.post(
-        `/service-accounts/${a.ids['service-accounts']}/secrets/${b.ids.secret_id}/${verb}`,
-      );
+  it('TN-01 an own account with another organization’s secret or key', async () => {
+    const { secret_id, key_id } = b.ids;
+    for (const path of [`secrets/${secret_id}/rotate`, `secrets/${secret_id}/revoke`, `keys/${key_id}/revoke`]) {
+      const answer = await a.admin.post(`/service-accounts/${a.ids['service-accounts']}/${path}`);
       expect([answer.status, answer.json.code]).toEqual([404, 'not_found']);
     }
   });

@@ -1,5 +1,6 @@
 import { constants, generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:crypto';
-import { GRANT } from './oauth.js';
+import { expect } from '@jest/globals';
+import { eventsOf, expectOAuthError, GRANT, issuedTo } from './oauth.js';
 import type { Answer, Session, TestAccount, TestService } from './service.js';
 import { ISSUER } from './service.js';
 
@@ -85,3 +86,27 @@ export const present = (
     headers: { 'content-type': 'application/x-www-form-urlencoded' },
     body: new URLSearchParams({ ...GRANT, client_assertion_type: JWT_BEARER, client_assertion, ...own }).toString(),
   });
+
+/** What is told to whoever did not prove to hold a key. */
+export const REFUSED = 'Client authentication failed';
+
+/** Each of these must be refused, with this description and this reason in the log, and nothing be issued on any. */
+export async function expectNoToken(
+  service: TestService,
+  account: TestAccount,
+  assertions: readonly string[],
+  description = REFUSED,
+  reason?: string,
+): Promise<void> {
+  const before = await issuedTo(service, account);
+  for (const assertion of assertions) {
+    const answer = await present(service, assertion, { client_id: account.client_id });
+    const which = assertion.slice(0, 300);
+    expect([which, answer.status, answer.json.error_description]).toEqual([which, 401, description]);
+    expectOAuthError(answer, 401, 'invalid_client', description);
+    if (reason === undefined) continue;
+    const [event] = await eventsOf(service, 'client.authenticated');
+    expect([which, event.reason]).toEqual([which, reason]);
+  }
+  expect(await issuedTo(service, account)).toBe(before);
+}

@@ -99,15 +99,15 @@ function octetsOf(part: string): Buffer | undefined {
 
 /** RFC 7515 §4: names must be unique; JSON.parse keeps the last and says nothing. `json` is the text of an object, and well formed. */
 function repeatsMember(json: string): boolean {
+  const texts = json.match(/"(?:[^"\\]|\\.)*"/g) ?? [];
   const names = new Set<string>();
-  let depth = 0;
-  let last = '';
-  for (const [token] of json.matchAll(/"(?:[^"\\]|\\.)*"|[{}[\]:]/g)) {
-    if (token === '{' || token === '[') depth++;
-    else if (token === '}' || token === ']') depth--;
-    else if (token !== ':') last = token;
-    else if (depth === 1) {
-      const name = JSON.parse(last) as string;
+  let [depth, text] = [0, -1];
+  for (const sign of json.replace(/"(?:[^"\\]|\\.)*"/g, '"')) {
+    if (sign === '"') text++;
+    else if (sign === '{' || sign === '[') depth++;
+    else if (sign === '}' || sign === ']') depth--;
+    else if (sign === ':' && depth === 1) {
+      const name = JSON.parse(texts[text]) as string;
       if (names.has(name)) return true;
       names.add(name);
     }
