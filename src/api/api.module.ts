@@ -7,6 +7,7 @@ import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
 import { AuditController } from './audit.controller.js';
 import { HealthController } from './health.controller.js';
+import { KeysController } from './keys.controller.js';
 import { OrganizationsController } from './organizations.controller.js';
 import { PartnerController } from './partner.controller.js';
 import { PartnerUsersController } from './partner-users.controller.js';
@@ -35,6 +36,7 @@ import { UsersController } from './users.controller.js';
     ScopesController,
     ServiceAccountsController,
     SecretsController,
+    KeysController,
     AuditController,
     HealthController,
   ],

@@ -30,6 +30,8 @@ export const AUDIT_ACTIONS = {
   'service_account.deleted': 'A service account was deleted: its tokens ended',
   'service_account.secret.created': 'A secret was made',
   'service_account.secret.revoked': 'A secret was revoked: the tokens issued on it ended',
+  'service_account.key.created': 'A public key was registered',
+  'service_account.key.revoked': 'A public key was revoked: the tokens issued on it ended',
   'company.created': 'A company was created',
   'company.updated': 'A company was changed',
   'employee.created': 'An employee was pushed to a company',

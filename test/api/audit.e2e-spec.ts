@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { makeKey, register } from '../support/assertions.js';
 import { join, PASSWORD, startPatient, tokenOf } from '../support/people.js';
 import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
 import {
@@ -54,6 +55,7 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   const company = (await admin.post('/companies', { name: 'Widgets' })).json.id;
   const hire = async () => (await admin.post(`/companies/${company}/employees`, { name: 'Clerk' })).json.id;
   const [changed, ...leaving] = [await hire(), await hire(), await hire()];
+  const key_id = (await register(admin, account, makeKey('EdDSA'))).id;
   const paused = (await admin.createAccount(`Paused ${randomUUID()}`)).id;
   await admin.post(`/service-accounts/${paused}/disable`);
   const customer = (await admin.post('/partner/orgs', { name: `Customer ${randomUUID()}` })).json.id;
@@ -172,6 +174,12 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       { body: { overlap_seconds: 3600 }, action: 'service_account.secret.created' },
     ],
     ['POST', '/api/v1/service-accounts/:id/secrets/:secret_id/revoke', { action: 'service_account.secret.revoked' }],
+    [
+      'POST',
+      '/api/v1/service-accounts/:id/keys',
+      { body: { jwk: makeKey('EdDSA').jwk }, action: 'service_account.key.created' },
+    ],
+    ['POST', '/api/v1/service-accounts/:id/keys/:key_id/revoke', { action: 'service_account.key.revoked' }, { key_id }],
     ...['', '/api/v1'].flatMap((base, i): typeof all => [
       ['POST', `${base}/companies`, { body: { name: 'New' }, action: 'company.created' }],
       [

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { makeKey, register } from '../support/assertions.js';
 import { join, startPatient, tokenOf } from '../support/people.js';
 import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
 import { type Answer, bearer, type Session, TestService } from '../support/service.js';
@@ -35,6 +36,7 @@ async function make(name: string): Promise<Things> {
   const child = (await admin.post('/partner/orgs', { name: `${name} customer` })).json;
   const clerk = { email: `clerk@${name}.example`, name: 'Clerk', role: 'auditor' };
   const person = (await admin.post(`/partner/orgs/${child.id}/users`, clerk)).json;
+  const key = await register(admin, account, makeKey('EdDSA'));
   const event = (await admin.get('/audit-events?limit=1')).json.data[0];
   const session = (await admin.get('/sessions')).json.data[0];
   const ids = {
@@ -42,6 +44,7 @@ async function make(name: string): Promise<Things> {
     users: admin.userId,
     'service-accounts': account.id,
     secret_id: account.secret.id,
+    key_id: key.id,
     companies: company.id,
     employee_id: employee.id,
     'audit-events': event.id,
@@ -119,11 +122,10 @@ describe('ids of another organization', () => {
     expect(await fingerprint()).toBe(before);
   });
 
-  it('TN-01 an own account with another organization’s secret', async () => {
-    for (const verb of ['rotate', 'revoke']) {
-      const answer = await a.admin.post(
-        `/service-accounts/${a.ids['service-accounts']}/secrets/${b.ids.secret_id}/${verb}`,
-      );
+  it('TN-01 an own account with another organization’s secret or key', async () => {
+    const { secret_id, key_id } = b.ids;
+    for (const path of [`secrets/${secret_id}/rotate`, `secrets/${secret_id}/revoke`, `keys/${key_id}/revoke`]) {
+      const answer = await a.admin.post(`/service-accounts/${a.ids['service-accounts']}/${path}`);
       expect([answer.status, answer.json.code]).toEqual([404, 'not_found']);
     }
   });

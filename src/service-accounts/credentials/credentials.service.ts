@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource, IsNull } from 'typeorm';
 import { AuditLog } from '../../audit/audit-log.js';
-import { type Change, Changes, type Outcome } from '../../changes/changes.js';
+import { brokenConstraint, type Change, Changes, type Outcome } from '../../changes/changes.js';
 import type { Actor, Caller, Target } from '../../kernel/actor.js';
 import { Clock } from '../../kernel/clock.js';
 import { isUuid, uuidv7 } from '../../kernel/ids.js';
@@ -32,7 +32,7 @@ export class Credentials {
     private readonly clock: Clock,
   ) {}
 
-  /** Throws limit_reached, and scope_not_held: who holds a credential holds the account's scopes. */
+  /** Throws limit_reached, key_exists, and scope_not_held: who holds a credential holds the account's scopes. */
   create<Settings extends CredentialSettings, View extends CredentialView>(
     caller: Caller,
     kind: CredentialKind<Settings, View>,
@@ -166,7 +166,7 @@ export class Credentials {
       revokedAt: null,
       ...columns,
     });
-    await change.tx.insert(Credential, credential);
+    await orKeyExists(change.tx.insert(Credential, credential));
     await change.register(kind.name, id, organizationId);
     change.record({
       action: kind.created,
@@ -210,6 +210,15 @@ async function find(
     isUuid(id) && (await change.tx.findOneBy(Credential, { organizationId, serviceAccountId, kind, id }));
   if (!credential) throw problem('not_found');
   return credential;
+}
+
+async function orKeyExists(write: Promise<unknown>): Promise<void> {
+  try {
+    await write;
+  } catch (error) {
+    if (brokenConstraint(error) === 'credential_kid_key') throw problem('key_exists', { cause: error });
+    throw error;
+  }
 }
 
 function targetOf(kind: CredentialKind<never>, credential: Credential): Target {
