@@ -12,6 +12,7 @@ import { StartupError } from './kernel/startup-error.js';
 import { readMasterKey } from './keyring/master-key.js';
 import { Bootstrap } from './organizations/bootstrap.js';
 import { Sessions } from './organizations/sessions.service.js';
+import { RateLimits } from './rate-limits/rate-limits.js';
 import { RevocationFeed } from './revocation/revocation-feed.js';
 import { Revocations } from './revocation/revocations.js';
 import { Secrets } from './service-accounts/secrets.service.js';
@@ -128,6 +129,7 @@ function keepHouse(app: NestFastifyApplication, log: Logger): void {
       app.get(Revocations).prune(),
       app.get(Changes).prune(),
       app.get(Sessions).prune(),
+      app.get(RateLimits).prune(),
     ]).catch((error) => log.warn(`housekeeping failed: ${error.message}`));
   const timer = setInterval(tidy, HOUSEKEEPING_EVERY_MS).unref();
   app.getHttpServer().once('close', () => clearInterval(timer));

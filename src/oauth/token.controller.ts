@@ -11,11 +11,13 @@ import {
 } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Public, requestInfo } from '../access/access.js';
+import { charge } from '../access/rate-limit.js';
 import { Recorder } from '../changes/recorder.js';
 import { Config } from '../config/config.js';
 import type { RequestInfo } from '../kernel/actor.js';
 import { basicChallenge, OAuthError } from '../kernel/oauth-error.js';
 import { parseScope } from '../kernel/scope.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import type { AuthenticatedClient } from '../service-accounts/clients.js';
 import { actorOf, Tokens } from '../tokens/tokens.service.js';
 import { ClientAuthentication } from './client-authentication.js';
@@ -34,6 +36,7 @@ export class TokenController {
     private readonly authentication: ClientAuthentication,
     private readonly tokens: Tokens,
     private readonly recorder: Recorder,
+    private readonly limits: RateLimits,
     private readonly config: Config,
   ) {}
 
@@ -54,7 +57,11 @@ export class TokenController {
   @ApiResponse({ status: 401, type: OAuthErrorBody, description: 'Client authentication failed' })
   @ApiResponse({ status: 413, type: OAuthErrorBody, description: 'The body is over 16 KiB' })
   @ApiResponse({ status: 415, type: OAuthErrorBody, description: 'The body has another media type' })
-  @ApiResponse({ status: 429, type: OAuthErrorBody, description: 'Too many failed attempts from this address' })
+  @ApiResponse({
+    status: 429,
+    type: OAuthErrorBody,
+    description: "Too many failed attempts from this address, or the organization's rate limit is used up",
+  })
   @ApiResponse({
     status: 503,
     type: OAuthErrorBody,
@@ -66,20 +73,22 @@ export class TokenController {
     const request = readRequest(http);
     // 2. Authenticate the client.
     const client = await this.authentication.authenticate(request);
+    // 3. Charge its organization: only now, so that nobody else can use its limit up. A refusal is not recorded one by one.
+    await charge(this.limits, client.organization, reply);
     const info = requestInfo(http);
     try {
-      // 3. The grant decides.
+      // 4. The grant decides.
       const grant = this.grant(request.parameters);
       const authorization = await grant.decide(client, request.parameters);
-      // 4. Narrow the scopes.
+      // 5. Narrow the scopes.
       const scopes = this.narrow(authorization, request.parameters.scope);
-      // 5. Sign and record, in one commit with others.
+      // 6. Sign and record, in one commit with others.
       const issued = await this.tokens.issue(client, scopes, [this.config.AUDIENCE], info);
       if (!issued)
         throw new OAuthError('invalid_client', 'Client authentication failed', {
           headers: { 'WWW-Authenticate': basicChallenge },
         });
-      // 6. Answer.
+      // 7. Answer.
       void reply
         .code(200)
         .header('cache-control', 'no-store')

@@ -5,6 +5,7 @@ import { type Caller, PLATFORM_ORGANIZATION } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { isUuid, uuidv7 } from '../kernel/ids.js';
 import { problem } from '../kernel/problem.js';
+import type { RateLimit } from '../kernel/rate-limit.js';
 import { isPlatformScope } from '../kernel/scope.js';
 import { Directory } from '../revocation/directory.js';
 import { RevocationFeed } from '../revocation/revocation-feed.js';
@@ -20,6 +21,8 @@ export interface OrganizationFacts {
   ceiling: string[] | null;
   platform: boolean;
   disabled: boolean;
+  /** Null: the default. */
+  rateLimit: RateLimit | null;
   /** Of the same snapshot as the rest: what is issued on these facts carries it. */
   epoch: number;
 }
@@ -28,6 +31,8 @@ export interface OrganizationSettings {
   name: string;
   /** Null: everything but `platform:*`. */
   scopeCeiling: string[] | null;
+  /** Null: the default. */
+  rateLimit: RateLimit | null;
   disabled: boolean;
 }
 
@@ -80,7 +85,8 @@ export class Organizations {
       name,
       scopeCeiling = null,
       parentId = null,
-    }: { name: string; scopeCeiling?: string[] | null; parentId?: string | null },
+      rateLimit = null,
+    }: Pick<OrganizationSettings, 'name'> & Partial<OrganizationSettings> & { parentId?: string | null },
   ): Promise<Outcome<Organization>> {
     await this.assertCeiling(scopeCeiling);
     return this.changes
@@ -88,7 +94,7 @@ export class Organizations {
         if (parentId !== null && !(isUuid(parentId) && (await change.tx.existsBy(Organization, { id: parentId })))) {
           throw problem('not_found', 'There is no such parent organization');
         }
-        return this.insert(change, { name, scopeCeiling, parentId });
+        return this.insert(change, { name, scopeCeiling, parentId, rateLimit });
       })
       .catch(nameTaken);
   }
@@ -96,7 +102,7 @@ export class Organizations {
   /** Within a change of the caller's: the first start makes one as well. */
   async insert(
     change: Change,
-    settings: Pick<Organization, 'name'> & Partial<Pick<Organization, 'scopeCeiling' | 'parentId'>>,
+    settings: Pick<OrganizationSettings, 'name'> & Partial<OrganizationSettings> & { parentId?: string | null },
   ): Promise<Organization> {
     const now = this.clock.now();
     const organization = change.tx.create(Organization, {
@@ -104,6 +110,7 @@ export class Organizations {
       name: settings.name,
       parentId: settings.parentId ?? null,
       scopeCeiling: sorted(settings.scopeCeiling ?? null),
+      ...columnsOf(settings.rateLimit ?? null),
       platform: false,
       createdAt: new Date(now),
       disabledAt: null,
@@ -114,7 +121,11 @@ export class Organizations {
       action: 'organization.created',
       organizationId: PLATFORM_ORGANIZATION,
       targets: [organization.target],
-      changes: { scope_ceiling: { to: organization.scopeCeiling }, parent_id: { to: organization.parentId } },
+      changes: {
+        scope_ceiling: { to: organization.scopeCeiling },
+        parent_id: { to: organization.parentId },
+        rate_limit: { to: rateLimitOf(organization) },
+      },
     });
     // An id that was asked for before it existed is remembered as nobody's.
     change.forget('organization', organization.target, organization.id);
@@ -133,11 +144,12 @@ export class Organizations {
         if (organization.platform && (settings.disabled || settings.scopeCeiling)) {
           throw problem('invalid_parameter', 'The platform organization has no ceiling and is never disabled');
         }
-        const before = { name: organization.name, scope_ceiling: organization.scopeCeiling };
+        const before = audited(organization);
         const wasDisabled = organization.disabledAt !== null;
         if (settings.name !== undefined) organization.name = settings.name;
         if (settings.scopeCeiling !== undefined) organization.scopeCeiling = sorted(settings.scopeCeiling);
-        const changes = difference(before, { name: organization.name, scope_ceiling: organization.scopeCeiling });
+        if (settings.rateLimit !== undefined) Object.assign(organization, columnsOf(settings.rateLimit));
+        const changes = difference(before, audited(organization));
         const describe = { organizationId: PLATFORM_ORGANIZATION, targets: [organization.target] };
         if (Object.keys(changes).length > 0) change.record({ action: 'organization.updated', ...describe, changes });
         const disabled = settings.disabled ?? wasDisabled;
@@ -168,7 +180,8 @@ export class Organizations {
   /** One statement, so that facts and epoch are of one snapshot. */
   private async load(id: string): Promise<OrganizationFacts | undefined> {
     const [row] = await this.database.query(
-      `SELECT o.id, o.name, o.scope_ceiling AS ceiling, o.platform, o.disabled_at IS NOT NULL AS disabled, r.epoch
+      `SELECT o.id, o.name, o.scope_ceiling AS ceiling, o.platform, o.disabled_at IS NOT NULL AS disabled, r.epoch,
+              CASE WHEN o.rate_limit IS NOT NULL THEN json_build_object('limit', o.rate_limit, 'windowSeconds', o.rate_limit_window_seconds) END AS "rateLimit"
          FROM organization o JOIN revocable r ON r.id = o.id WHERE o.id = $1`,
       [id],
     );
@@ -183,6 +196,22 @@ async function lock(tx: EntityManager, id: string): Promise<Organization> {
   if (!organization) throw problem('not_found');
   return organization;
 }
+
+const columnsOf = (rate: RateLimit | null) => ({
+  rateLimitRequests: rate?.limit ?? null,
+  rateLimitWindowSeconds: rate?.windowSeconds ?? null,
+});
+
+/** As the wire and the audit log have it. Of columns: what is repeated under an Idempotency-Key is an entity no more. */
+export const rateLimitOf = (of: Pick<Organization, 'rateLimitRequests' | 'rateLimitWindowSeconds'>) =>
+  of.rateLimitRequests === null ? null : { limit: of.rateLimitRequests, window_seconds: of.rateLimitWindowSeconds! };
+
+/** The fields that an event tells of, under their names on the wire. */
+const audited = (organization: Organization) => ({
+  name: organization.name,
+  scope_ceiling: organization.scopeCeiling,
+  rate_limit: rateLimitOf(organization),
+});
 
 const sorted = (scopes: readonly string[] | null) => scopes && [...new Set(scopes)].sort();
 

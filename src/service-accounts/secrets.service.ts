@@ -11,6 +11,7 @@ import { problem } from '../kernel/problem.js';
 import { hintOf, mintSecret } from '../kernel/secret-value.js';
 import { Keyring } from '../keyring/keyring.js';
 import { type Barrier, Revocations } from '../revocation/revocations.js';
+import { CredentialQuota } from './credential-quota.js';
 import { Secret } from './secret.entity.js';
 import type { ServiceAccount } from './service-account.entity.js';
 import { ServiceAccounts } from './service-accounts.service.js';
@@ -55,6 +56,7 @@ export class Secrets {
     private readonly keyring: Keyring,
     private readonly clock: Clock,
     private readonly config: Config,
+    private readonly quota: CredentialQuota,
   ) {}
 
   /** Throws limit_reached, and scope_not_held: who holds a secret holds the account's scopes. */
@@ -174,6 +176,7 @@ export class Secrets {
         `An account has at most ${this.config.MAX_SECRETS_PER_ACCOUNT} secrets that are not revoked`,
       );
     }
+    await this.quota.assertRoom(change.tx, account.organizationId);
     const id = uuidv7(this.clock.now());
     const value = mintSecret('sec', { word: this.config.CREDENTIAL_PREFIX, environment: this.config.ENVIRONMENT }, id);
     const key = this.keyring.active('credential-hash');

@@ -6,6 +6,7 @@ import { KeyringModule } from '../keyring/keyring.module.js';
 import { OrganizationsModule } from '../organizations/organizations.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { Clients } from './clients.js';
+import { CredentialQuota } from './credential-quota.js';
 import { Secret } from './secret.entity.js';
 import { Secrets } from './secrets.service.js';
 import { ServiceAccount } from './service-account.entity.js';
@@ -21,7 +22,7 @@ import { ServiceAccounts } from './service-accounts.service.js';
     OrganizationsModule,
     RevocationModule,
   ],
-  providers: [ServiceAccounts, Secrets, Clients],
+  providers: [ServiceAccounts, Secrets, Clients, CredentialQuota],
   exports: [ServiceAccounts, Secrets, Clients],
 })
 export class ServiceAccountsModule {}

@@ -1,0 +1,28 @@
+import { Clock } from '../../src/kernel/clock.js';
+import type { Answer, TestService } from './service.js';
+
+const HOUR = 3_600_000;
+
+/** From now on it is half past by the clock that decides, so that a window of an hour does not end within a test. */
+export function atHalfPast(...services: TestService[]): void {
+  for (const { app } of services) {
+    const clock = app.get(Clock);
+    const now = Clock.prototype.now.call(clock);
+    const ahead = Math.floor(now / HOUR) * HOUR + HOUR / 2 - now;
+    clock.now = () => Clock.prototype.now.call(clock) + ahead;
+  }
+}
+
+/** Sends this many at once, in turn by each sender; how many answers of each status. */
+export async function flood(count: number, ...senders: (() => Promise<Answer>)[]): Promise<Record<number, number>> {
+  const answers = await Promise.all(Array.from({ length: count }, (_, i) => senders[i % senders.length]()));
+  const statuses: Record<number, number> = {};
+  for (const { status } of answers) statuses[status] = (statuses[status] ?? 0) + 1;
+  return statuses;
+}
+
+/** `[limit, remaining]` as the headers say it. */
+export const standingOf = ({ headers }: Answer) =>
+  ['x-ratelimit-limit', 'x-ratelimit-remaining'].map((name) => headers[name] && Number(headers[name]));
+
+export const HOURLY = (limit: number) => ({ rate_limit: { limit, window_seconds: 3600 } });
