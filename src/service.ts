@@ -15,7 +15,8 @@ import { Sessions } from './organizations/sessions.service.js';
 import { RateLimits } from './rate-limits/rate-limits.js';
 import { RevocationFeed } from './revocation/revocation-feed.js';
 import { Revocations } from './revocation/revocations.js';
-import { Secrets } from './service-accounts/secrets.service.js';
+import { Credentials } from './service-accounts/credentials/credentials.service.js';
+import { SecretKind } from './service-accounts/credentials/secret.js';
 import { ServiceAccounts } from './service-accounts/service-accounts.service.js';
 import { Keys, SYSTEM } from './tokens/keys.service.js';
 
@@ -108,14 +109,15 @@ async function firstOrganization(app: NestFastifyApplication, sample: boolean): 
   if (!made) return undefined;
   if (!made.organizationId) return { email: made.email, password: made.password };
   const accounts = app.get(ServiceAccounts);
-  const secrets = app.get(Secrets);
+  const credentials = app.get(Credentials);
   const { result } = await app.get(Changes).run({ ...SYSTEM, organizationId: made.organizationId }, async (change) => {
     const account = await accounts.addTo(change, made.organizationId!, {
       name: 'Concierge',
       description: 'A first service account, to try things with',
       scopes: ['companies:read', 'companies:write', 'employees:write'],
     });
-    const { secret } = await secrets.addTo(change, account, SYSTEM.actor, { label: 'first secret' });
+    const label = 'first secret';
+    const { secret } = await credentials.addTo(change, app.get(SecretKind), account, SYSTEM.actor, { label });
     return { id: account.clientId, secret: secret! };
   });
   return { email: made.email, password: made.password, client: result };

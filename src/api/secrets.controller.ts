@@ -8,7 +8,8 @@ import { PageQuery, page } from '../access/page.js';
 import { created } from '../access/replay.js';
 import type { Caller } from '../kernel/actor.js';
 import { Cursors } from '../keyring/cursors.js';
-import { Secrets } from '../service-accounts/secrets.service.js';
+import { Credentials } from '../service-accounts/credentials/credentials.service.js';
+import { SecretKind } from '../service-accounts/credentials/secret.js';
 
 export class CreateSecret {
   @Omittable()
@@ -90,7 +91,8 @@ export class Receipt {
 @RequireScopes('admin:access')
 export class SecretsController {
   constructor(
-    private readonly secrets: Secrets,
+    private readonly credentials: Credentials,
+    private readonly kind: SecretKind,
     private readonly cursors: Cursors,
   ) {}
 
@@ -100,7 +102,7 @@ export class SecretsController {
   list(@CurrentCaller() caller: Caller, @Param('id') id: string, @Query() query: PageQuery): Promise<SecretPage> {
     const list = { route: 'secrets', organization: caller.organizationId, id };
     return page(this.cursors, list, query, (limit, after) =>
-      this.secrets.list(caller.organizationId, id, limit, after?.[0]),
+      this.credentials.list(caller.organizationId, this.kind, id, limit, after?.[0]),
     );
   }
 
@@ -116,7 +118,7 @@ export class SecretsController {
     @Body() body: CreateSecret,
     @Res({ passthrough: true }) reply: FastifyReply,
   ): Promise<NewSecretView> {
-    return created(reply, await this.secrets.create(caller, id, settings(body)));
+    return created(reply, await this.credentials.create(caller, this.kind, id, settings(body)));
   }
 
   @Post(':secret_id/rotate')
@@ -137,7 +139,10 @@ export class SecretsController {
   ): Promise<NewSecretView> {
     return created(
       reply,
-      await this.secrets.rotate(caller, id, secretId, { ...settings(body), overlapSeconds: body.overlap_seconds }),
+      await this.credentials.rotate(caller, this.kind, id, secretId, {
+        ...settings(body),
+        overlapSeconds: body.overlap_seconds,
+      }),
     );
   }
 
@@ -157,7 +162,7 @@ export class SecretsController {
     @Param('secret_id') secretId: string,
     @Body() { reason }: RevokeSecret,
   ): Promise<Receipt> {
-    return this.secrets.revoke(caller, id, secretId, reason);
+    return this.credentials.revoke(caller, this.kind, id, secretId, reason);
   }
 }
 

@@ -23,13 +23,16 @@ export interface Held {
   epoch: number;
 }
 
+/** The kinds of credential that stand in the database; beside them there are sessions. */
+export type CredentialType = 'secret';
+
 /** An authenticated caller: everything that a decision about it needs. Made by the guards only. */
 export interface Caller {
   actor: Actor;
   /** The organization acted in: the actor's own, unless a platform admin named another. */
   organizationId: string;
   scopes: ReadonlySet<string>;
-  credential: { type: 'session' | 'secret'; id: string };
+  credential: { type: 'session' | CredentialType; id: string };
   /** The access token's `jti`, when there was one. */
   tokenId: string | null;
   /** All that this caller's right to act hangs on; re-checked inside the transaction of each change. */

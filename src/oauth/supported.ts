@@ -1,3 +1,4 @@
+import { CREDENTIAL_KINDS as KINDS } from '../service-accounts/credentials/kinds.js';
 import { TOKEN_FORMATS as FORMATS } from '../tokens/formats/formats.js';
 import { ClientSecretBasic } from './client-auth/client-secret-basic.js';
 import { ClientSecretPost } from './client-auth/client-secret-post.js';
@@ -9,4 +10,5 @@ import { ClientCredentials } from './grants/client-credentials.js';
  */
 export const GRANTS = [ClientCredentials];
 export const CLIENT_AUTH_METHODS = [ClientSecretBasic, ClientSecretPost];
+export const CREDENTIAL_KINDS = KINDS;
 export const TOKEN_FORMATS = FORMATS;

@@ -1,13 +1,13 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource, type EntityManager } from 'typeorm';
 import { Config } from '../config/config.js';
-import type { Actor, Held, Target } from '../kernel/actor.js';
+import type { Actor, CredentialType, Held, Target } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { MAX_TOKEN_TTL_SECONDS } from '../kernel/limits.js';
 import { RevocationFeed } from './revocation-feed.js';
 
 /** What can be revoked: each has a row in `revocable` whose epoch tokens and sessions carry. */
-export type RevocableKind = 'organization' | 'service_account' | 'secret' | 'user' | 'membership' | 'session';
+export type RevocableKind = 'organization' | 'service_account' | CredentialType | 'user' | 'membership' | 'session';
 
 /** One line to publish. `revoke: false` only makes caches forget the subject. */
 export interface Publication {

@@ -1,5 +1,5 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
-import { Injectable } from '@nestjs/common';
+import { Inject, Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import { Config } from '../config/config.js';
 import type { Held } from '../kernel/actor.js';
@@ -10,19 +10,11 @@ import { Keyring } from '../keyring/keyring.js';
 import { type OrganizationFacts, Organizations } from '../organizations/organizations.service.js';
 import { Directory } from '../revocation/directory.js';
 import { RevocationFeed } from '../revocation/revocation-feed.js';
+import type { CredentialFacts, CredentialKind } from './credentials/credential-kind.js';
+import type { SecretFacts } from './credentials/secret.js';
 import { accountIdOf, clientIdOf } from './service-account.entity.js';
 
-/** What is known in memory of a credential. `expiresAt`: ms since the Unix epoch. */
-export interface CredentialFacts {
-  id: string;
-  expiresAt: number | null;
-  revoked: boolean;
-}
-
-interface SecretFacts extends CredentialFacts {
-  hash: Buffer;
-  hashKeyId: string;
-}
+export const KINDS = Symbol('credential kinds');
 
 /** What is known in memory of a service account: all that issuing a token and attributing a call needs. */
 export interface Client {
@@ -39,7 +31,7 @@ export interface Client {
   deleted: boolean;
   epoch: number;
   /** By public id. Those revoked of late are among them, so that the log can say that one is still in use. */
-  secrets: ReadonlyMap<string, SecretFacts>;
+  credentials: ReadonlyMap<string, CredentialFacts>;
 }
 
 /** A client and its organization, as they are now, and the credential that it proved to hold. */
@@ -78,6 +70,7 @@ export class Clients {
   private readonly directory: Directory<Client>;
 
   constructor(
+    @Inject(KINDS) private readonly kinds: readonly CredentialKind[],
     private readonly database: DataSource,
     private readonly organizations: Organizations,
     private readonly keyring: Keyring,
@@ -90,7 +83,8 @@ export class Clients {
       if (blind) this.directory.clear();
       for (const { kind, subject_id } of entries) {
         if (kind === 'service_account') this.directory.forget(subject_id);
-        if (kind === 'secret') this.directory.forgetWhere(({ secrets }) => secrets.has(publicId(subject_id)));
+        if (kinds.some(({ name }) => name === kind))
+          this.directory.forgetWhere(({ credentials }) => credentials.has(publicId(subject_id)));
       }
     });
   }
@@ -108,7 +102,8 @@ export class Clients {
     const id = accountIdOf(clientId);
     const client = id && (await this.directory.get(id));
     const parsed = parseSecret(secret);
-    const facts = client && parsed?.kind === 'sec' ? client.secrets.get(parsed.credential) : undefined;
+    const known = client && parsed?.kind === 'sec' ? client.credentials.get(parsed.credential) : undefined;
+    const facts = known?.kind === 'secret' ? (known as SecretFacts) : undefined;
     const key = (facts && this.keyring.byId(facts.hashKeyId)) ?? this.keyring.active('credential-hash');
     const hash = createHmac('sha256', key.secret).update(secret).digest();
     const right = timingSafeEqual(hash, facts?.hash ?? NO_HASH) && facts !== undefined;
@@ -120,8 +115,8 @@ export class Clients {
     return this.admit(client, facts);
   }
 
-  /** The rest of the decision, the same for every kind of credential: is what was proved still good. */
-  private async admit(client: Client, credential: CredentialFacts): Promise<AuthenticatedClient | Refused> {
+  /** The rest of the decision, the same for every kind of credential: is what was proved to be held still good. */
+  async admit(client: Client, credential: CredentialFacts): Promise<AuthenticatedClient | Refused> {
     const refuse = (refused: Refusal): Refused => ({ refused, client, credentialId: credential.id });
     if (credential.revoked) return refuse('revoked_secret');
     if (credential.expiresAt !== null && credential.expiresAt <= this.clock.now()) return refuse('expired_secret');
@@ -133,18 +128,16 @@ export class Clients {
   }
 
   private async load(id: string): Promise<Client | undefined> {
-    const [row] = await this.database.query(LOAD, [id, this.config.MAX_SECRETS_PER_ACCOUNT + 100]);
+    const most = this.kinds.reduce((sum, { limit }) => sum + limit, 100);
+    const [row] = await this.database.query(LOAD, [id, most]);
     if (!row) return undefined;
-    const secrets = (row.secrets as SecretRow[]).map((secret): [string, SecretFacts] => [
-      publicId(secret.id),
-      {
-        id: secret.id,
-        hash: Buffer.from(secret.hash, 'hex'),
-        hashKeyId: secret.hash_key_id,
-        expiresAt: secret.expires_at,
-        revoked: secret.epoch > 0,
-      },
-    ]);
+    const credentials = (row.credentials as CredentialRow[]).flatMap((credential): [string, CredentialFacts][] => {
+      const kind = this.kinds.find(({ name }) => name === credential.kind);
+      if (!kind) return []; // of a newer version that runs beside this one
+      const { id, expires_at, epoch } = credential;
+      const facts = { id, kind: kind.name, expiresAt: expires_at, revoked: epoch > 0 };
+      return [[publicId(id), { ...facts, ...kind.facts(credential as never) }]];
+    });
     return {
       id: row.id,
       clientId: clientIdOf(row.id),
@@ -157,7 +150,7 @@ export class Clients {
       disabled: row.disabled,
       deleted: row.deleted,
       epoch: row.epoch,
-      secrets: new Map(secrets),
+      credentials: new Map(credentials),
     };
   }
 }
@@ -173,22 +166,22 @@ export const holdsOf = (
   { id: credentialId, epoch: 0 },
 ];
 
-interface SecretRow {
+interface CredentialRow {
   id: string;
-  hash: string;
-  hash_key_id: string;
+  kind: string;
   expires_at: number | null;
   epoch: number;
 }
 
-/** Account, epoch and secrets in one statement, so as of one moment. The live secrets come first. */
+/** Account, epoch and credentials in one statement, so as of one moment. The live ones come first. */
 const LOAD = `
   SELECT a.id, a.organization_id, a.name, a.scopes, a.token_format, a.token_ttl_seconds, a.client_auth_methods,
          a.disabled_at IS NOT NULL AS disabled, a.deleted_at IS NOT NULL AS deleted, r.epoch,
-         (SELECT coalesce(json_agg(s), '[]') FROM (
-            SELECT s.id, encode(s.hash, 'hex') AS hash, s.hash_key_id, extract(epoch FROM s.expires_at) * 1000 AS expires_at, sr.epoch
-              FROM secret AS s JOIN revocable AS sr ON sr.id = s.id
-             WHERE s.organization_id = a.organization_id AND s.service_account_id = a.id
-             ORDER BY s.revoked_at DESC NULLS FIRST LIMIT $2) AS s) AS secrets
+         (SELECT coalesce(json_agg(c), '[]') FROM (
+            SELECT c.id, c.kind, encode(c.hash, 'hex') AS hash, c.hash_key_id,
+                   extract(epoch FROM c.expires_at) * 1000 AS expires_at, cr.epoch
+              FROM credential AS c JOIN revocable AS cr ON cr.id = c.id
+             WHERE c.organization_id = a.organization_id AND c.service_account_id = a.id
+             ORDER BY c.revoked_at DESC NULLS FIRST LIMIT $2) AS c) AS credentials
     FROM service_account AS a JOIN revocable AS r ON r.id = a.id
    WHERE a.id = $1`;

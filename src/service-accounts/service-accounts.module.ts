@@ -5,24 +5,32 @@ import { ChangesModule } from '../changes/changes.module.js';
 import { KeyringModule } from '../keyring/keyring.module.js';
 import { OrganizationsModule } from '../organizations/organizations.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
-import { Clients } from './clients.js';
-import { CredentialQuota } from './credential-quota.js';
-import { Secret } from './secret.entity.js';
-import { Secrets } from './secrets.service.js';
+import { Clients, KINDS } from './clients.js';
+import { Credential } from './credentials/credential.entity.js';
+import { CredentialQuota } from './credentials/credential-quota.js';
+import { Credentials } from './credentials/credentials.service.js';
+import { CREDENTIAL_KINDS } from './credentials/kinds.js';
 import { ServiceAccount } from './service-account.entity.js';
 import { ServiceAccounts } from './service-accounts.service.js';
 
 /** Owns service accounts, their credentials and the in-memory directory of them. Refuses to know what a token looks like. */
 @Module({
   imports: [
-    TypeOrmModule.forFeature([ServiceAccount, Secret]),
+    TypeOrmModule.forFeature([ServiceAccount, Credential]),
     AuditModule,
     ChangesModule,
     KeyringModule,
     OrganizationsModule,
     RevocationModule,
   ],
-  providers: [ServiceAccounts, Secrets, Clients, CredentialQuota],
-  exports: [ServiceAccounts, Secrets, Clients],
+  providers: [
+    ServiceAccounts,
+    Credentials,
+    CredentialQuota,
+    Clients,
+    ...CREDENTIAL_KINDS,
+    { provide: KINDS, useFactory: (...kinds) => kinds, inject: CREDENTIAL_KINDS },
+  ],
+  exports: [ServiceAccounts, Credentials, Clients, ...CREDENTIAL_KINDS],
 })
 export class ServiceAccountsModule {}

@@ -41,7 +41,7 @@ it('RL-08 one organization’s secrets are bounded over all its accounts, also w
     Array.from({ length: MOST }, () => platform.post(`/service-accounts/${accounts[0].id}/secrets`)),
   );
   const [{ living }] = await service.database.query<{ living: number }>(
-    `SELECT count(*)::int AS living FROM secret JOIN service_account AS a ON a.id = service_account_id
+    `SELECT count(*)::int AS living FROM credential JOIN service_account AS a ON a.id = service_account_id
       WHERE a.name LIKE 'Account %' AND revoked_at IS NULL AND deleted_at IS NULL`,
   );
   expect(living).toBe(MOST);

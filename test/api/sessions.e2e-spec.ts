@@ -254,7 +254,7 @@ describe('the end of a session', () => {
         expect(`${path} ${code(await session.call(method, path, body))}`).toBe(`${path} 403,reauthentication_required`);
       // Taking away never waits for a password.
       const extra = await service.database.query<{ id: string }>(
-        'SELECT id FROM secret WHERE service_account_id = $1 AND revoked_at IS NULL',
+        'SELECT id FROM credential WHERE service_account_id = $1 AND revoked_at IS NULL',
         [account.id],
       );
       expect(extra).toHaveLength(1);

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import type { EntityManager } from 'typeorm';
-import { Config } from '../config/config.js';
-import { problem } from '../kernel/problem.js';
+import { Config } from '../../config/config.js';
+import { problem } from '../../kernel/problem.js';
 
 /** How many living credentials an organization may keep: what one organization stores must not fill the tables of all. */
 @Injectable()
@@ -21,8 +21,8 @@ export class CredentialQuota {
   }
 }
 
-/** A deleted account's secrets are dead without being revoked one by one. */
+/** A deleted account's credentials are dead without being revoked one by one. */
 const LIVING = `
-  SELECT count(*)::int AS living FROM secret AS s
-    JOIN service_account AS a ON a.organization_id = s.organization_id AND a.id = s.service_account_id
-   WHERE s.organization_id = $1 AND s.revoked_at IS NULL AND a.deleted_at IS NULL`;
+  SELECT count(*)::int AS living FROM credential AS c
+    LEFT JOIN service_account AS a ON a.organization_id = c.organization_id AND a.id = c.service_account_id
+   WHERE c.organization_id = $1 AND c.revoked_at IS NULL AND a.deleted_at IS NULL`;

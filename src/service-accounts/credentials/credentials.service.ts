@@ -1,0 +1,238 @@
+import { Injectable } from '@nestjs/common';
+import { DataSource, IsNull } from 'typeorm';
+import { AuditLog } from '../../audit/audit-log.js';
+import { type Change, Changes, type Outcome } from '../../changes/changes.js';
+import type { Actor, Caller, Target } from '../../kernel/actor.js';
+import { Clock } from '../../kernel/clock.js';
+import { isUuid, uuidv7 } from '../../kernel/ids.js';
+import { problem } from '../../kernel/problem.js';
+import { type Barrier, Revocations } from '../../revocation/revocations.js';
+import type { ServiceAccount } from '../service-account.entity.js';
+import { ServiceAccounts } from '../service-accounts.service.js';
+import { Credential } from './credential.entity.js';
+import type { CredentialKind, CredentialSettings, CredentialView } from './credential-kind.js';
+import { CredentialQuota } from './credential-quota.js';
+
+/** What a revocation did (CONTRACT §7). */
+export interface Receipt extends Barrier {
+  revocation_id: string;
+  revoked_at: Date;
+  credential_id: string;
+  tokens_expire_by: Date;
+}
+
+/** The credentials of service accounts, of every kind: made, listed, rotated by overlap, revoked with every token issued on them. */
+@Injectable()
+export class Credentials {
+  constructor(
+    private readonly database: DataSource,
+    private readonly accounts: ServiceAccounts,
+    private readonly changes: Changes,
+    private readonly revocations: Revocations,
+    private readonly audit: AuditLog,
+    private readonly quota: CredentialQuota,
+    private readonly clock: Clock,
+  ) {}
+
+  /** Throws limit_reached, and scope_not_held: who holds a credential holds the account's scopes. */
+  create<Settings extends CredentialSettings, View extends CredentialView>(
+    caller: Caller,
+    kind: CredentialKind<Settings, View>,
+    accountId: string,
+    settings: Settings,
+  ): Promise<Outcome<View>> {
+    this.assertFuture(settings.expiresAt);
+    return this.changes.run(
+      caller,
+      async (change) => {
+        const account = await this.accounts.lock(change.tx, caller.organizationId, accountId);
+        this.accounts.assertHolds(caller, account);
+        return this.addTo(change, kind, account, caller.actor, settings);
+      },
+      kind.oneTime,
+    );
+  }
+
+  /** Adds the successor of a credential. The old one goes on until it is revoked or, with `overlapSeconds`, expires. */
+  rotate<Settings extends CredentialSettings, View extends CredentialView>(
+    caller: Caller,
+    kind: CredentialKind<Settings, View>,
+    accountId: string,
+    id: string,
+    { overlapSeconds, ...settings }: Settings & { overlapSeconds?: number },
+  ): Promise<Outcome<View>> {
+    this.assertFuture(settings.expiresAt);
+    return this.changes.run(
+      caller,
+      async (change) => {
+        const account = await this.accounts.lock(change.tx, caller.organizationId, accountId);
+        this.accounts.assertHolds(caller, account);
+        const old = await find(change, kind, account, id);
+        if (old.revokedAt) throw problem('not_found');
+        if (overlapSeconds !== undefined) {
+          // A token never outlives its credential; one that was issued a moment ago has this long to go.
+          if (overlapSeconds < account.tokenTtlSeconds) {
+            throw problem('validation_failed', {
+              errors: [{ field: 'overlap_seconds', message: "must not be less than the account's token_ttl_seconds" }],
+            });
+          }
+          const end = new Date(this.clock.now() + overlapSeconds * 1000);
+          if (!old.expiresAt || old.expiresAt > end) {
+            old.expiresAt = end;
+            await change.tx.update(Credential, { organizationId: old.organizationId, id }, { expiresAt: end });
+          }
+        }
+        const successor = { label: old.label, ...settings } as unknown as Settings;
+        return this.addTo(change, kind, account, caller.actor, successor, old);
+      },
+      kind.oneTime,
+    );
+  }
+
+  async list<View extends CredentialView>(
+    organizationId: string,
+    kind: CredentialKind<never, View>,
+    accountId: string,
+    limit: number,
+    after?: string,
+  ): Promise<View[]> {
+    await this.accounts.get(organizationId, accountId);
+    const query = this.database
+      .getRepository(Credential)
+      .createQueryBuilder('c')
+      .where('c.organizationId = :organizationId AND c.serviceAccountId = :accountId', { organizationId, accountId })
+      .andWhere('c.kind = :kind', { kind: kind.name })
+      .orderBy('c.id')
+      .limit(limit);
+    if (after) query.andWhere('c.id > :after', { after });
+    const credentials = await query.getMany();
+    const used = await this.audit.lastIssued(
+      organizationId,
+      credentials.map(({ id }) => id),
+    );
+    return credentials.map((credential) => viewOf(kind, credential, used.get(credential.id) ?? null));
+  }
+
+  /**
+   * Kills every token issued on it, everywhere, before it returns (P1); its siblings' tokens live.
+   * Revoking again waits on the first and answers with its receipt. The last one may be revoked too.
+   */
+  async revoke(
+    caller: Caller,
+    kind: CredentialKind<never>,
+    accountId: string,
+    id: string,
+    reason?: string,
+  ): Promise<Receipt> {
+    const { barrier } = await this.changes.run(caller, async (change) => {
+      const account = await this.accounts.lock(change.tx, caller.organizationId, accountId);
+      const credential = await find(change, kind, account, id);
+      if (credential.revokedAt) return undefined;
+      const { organizationId } = credential;
+      await change.tx.update(Credential, { organizationId, id }, { revokedAt: new Date(this.clock.now()) });
+      const target = targetOf(kind, credential);
+      await change.revoke(kind.name, target, organizationId, reason);
+      change.record({ action: kind.revoked, targets: [account.target, target], reason });
+      return undefined;
+    });
+    return this.receipt(id, barrier);
+  }
+
+  /** Makes a credential within a change of whoever may: a caller that was asked, or the service itself at its first start. */
+  async addTo<Settings extends CredentialSettings, View extends CredentialView>(
+    change: Change,
+    kind: CredentialKind<Settings, View>,
+    account: ServiceAccount,
+    creator: Actor,
+    settings: Settings,
+    replaces?: Credential,
+  ): Promise<View> {
+    const { organizationId } = account;
+    const living = { organizationId, serviceAccountId: account.id, kind: kind.name, revokedAt: IsNull() };
+    if ((await change.tx.countBy(Credential, living)) >= kind.limit)
+      throw problem('limit_reached', `An account has at most ${kind.limit} of these that are not revoked`);
+    await this.quota.assertRoom(change.tx, organizationId);
+    const now = this.clock.now();
+    const id = uuidv7(now);
+    const { columns, shown } = kind.mint(id, settings);
+    const credential = change.tx.create(Credential, {
+      organizationId,
+      id,
+      kind: kind.name,
+      serviceAccountId: account.id,
+      label: settings.label ?? '',
+      createdByType: creator.type,
+      createdById: creator.id,
+      createdByName: creator.name,
+      createdAt: new Date(now),
+      expiresAt: settings.expiresAt ?? null,
+      revokedAt: null,
+      ...columns,
+    });
+    await change.tx.insert(Credential, credential);
+    await change.register(kind.name, id, organizationId);
+    change.record({
+      action: kind.created,
+      targets: [account.target, targetOf(kind, credential), ...(replaces ? [targetOf(kind, replaces)] : [])],
+      changes: {
+        label: { to: credential.label },
+        expires_at: { to: credential.expiresAt },
+        ...(replaces && { replaces: { to: replaces.id }, replaced_expires_at: { to: replaces.expiresAt } }),
+      },
+    });
+    change.forget('service_account', account.target, organizationId);
+    return { ...viewOf(kind, credential, null), ...shown };
+  }
+
+  private async receipt(id: string, barrier: Barrier | undefined): Promise<Receipt> {
+    const revocation = await this.revocations.find(id);
+    if (!revocation) throw problem('not_found');
+    return {
+      revocation_id: String(revocation.id),
+      revoked_at: revocation.revokedAt,
+      credential_id: id,
+      tokens_expire_by: revocation.mattersUntil,
+      ...(barrier ?? (await this.revocations.barrier(revocation.id))),
+    };
+  }
+
+  private assertFuture(expiresAt: Date | null | undefined): void {
+    if (expiresAt && expiresAt.getTime() <= this.clock.now()) {
+      throw problem('validation_failed', { errors: [{ field: 'expires_at', message: 'must lie in the future' }] });
+    }
+  }
+}
+
+async function find(
+  change: Change,
+  { name: kind }: CredentialKind<never>,
+  { organizationId, id: serviceAccountId }: ServiceAccount,
+  id: string,
+): Promise<Credential> {
+  const credential =
+    isUuid(id) && (await change.tx.findOneBy(Credential, { organizationId, serviceAccountId, kind, id }));
+  if (!credential) throw problem('not_found');
+  return credential;
+}
+
+function targetOf(kind: CredentialKind<never>, credential: Credential): Target {
+  const { id, label } = credential;
+  const hint = kind.hintOf(credential);
+  return { type: kind.name, id, name: label ? `${label} (${hint})` : hint };
+}
+
+const viewOf = <View extends CredentialView>(
+  kind: CredentialKind<never, View>,
+  credential: Credential,
+  lastIssued: Date | null,
+): View =>
+  ({
+    id: credential.id,
+    label: credential.label,
+    ...kind.view(credential),
+    created_by: { type: credential.createdByType, id: credential.createdById, name: credential.createdByName },
+    created_at: credential.createdAt,
+    expires_at: credential.expiresAt,
+    revoked_at: credential.revokedAt,
+    last_token_issued_at: lastIssued,
+  }) as unknown as View;

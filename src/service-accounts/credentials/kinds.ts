@@ -1,0 +1,4 @@
+import { SecretKind } from './secret.js';
+
+/** The kinds of credential. `oauth/supported.ts` shows them beside the grants, client-authentication methods and token formats. */
+export const CREDENTIAL_KINDS = [SecretKind];

@@ -1,0 +1,56 @@
+import { createHmac } from 'node:crypto';
+import { Injectable } from '@nestjs/common';
+import { Config } from '../../config/config.js';
+import { hintOf, mintSecret } from '../../kernel/secret-value.js';
+import { Keyring } from '../../keyring/keyring.js';
+import type { Credential } from './credential.entity.js';
+import type { CredentialFacts, CredentialKind, CredentialSettings, CredentialView, Minted } from './credential-kind.js';
+
+export interface SecretFacts extends CredentialFacts {
+  hash: Buffer;
+  hashKeyId: string;
+}
+
+export interface SecretView extends CredentialView {
+  hint: string;
+  /** In the answer that made it, and never again. */
+  secret?: string;
+}
+
+/** A client secret (RFC 6749 §2.3.1). What is stored is a keyed hash; the secret itself is in one response and never again. */
+@Injectable()
+export class SecretKind implements CredentialKind<CredentialSettings, SecretView> {
+  readonly name = 'secret';
+  readonly created = 'service_account.secret.created';
+  readonly revoked = 'service_account.secret.revoked';
+  readonly oneTime = ['secret'];
+
+  constructor(
+    private readonly keyring: Keyring,
+    private readonly config: Config,
+  ) {}
+
+  get limit(): number {
+    return this.config.MAX_SECRETS_PER_ACCOUNT;
+  }
+
+  mint(id: string): Minted<SecretView> {
+    const prefix = { word: this.config.CREDENTIAL_PREFIX, environment: this.config.ENVIRONMENT };
+    const secret = mintSecret('sec', prefix, id);
+    const key = this.keyring.active('credential-hash');
+    const hash = createHmac('sha256', key.secret).update(secret).digest();
+    return { columns: { hint: hintOf(secret), hash, hashKeyId: key.id }, shown: { secret } };
+  }
+
+  hintOf({ hint }: Credential): string {
+    return `…${hint}`;
+  }
+
+  view({ hint }: Credential): Partial<SecretView> {
+    return { hint: hint! };
+  }
+
+  facts(row: Record<string, string | null>) {
+    return { hash: Buffer.from(row.hash!, 'hex'), hashKeyId: row.hash_key_id! };
+  }
+}
