@@ -267,7 +267,7 @@ export class AccessGuard implements CanActivate {
 }
 
 /** RFC 6750 §2.1, the scheme in any case (D3). Undefined: malformed or more than one; MISSING: another scheme. */
-function bearerToken(request: FastifyRequest): string | typeof MISSING | undefined {
+export function bearerToken(request: FastifyRequest): string | typeof MISSING | undefined {
   if (headerCount(request, 'authorization') > 1) return undefined;
   const header = request.headers.authorization!;
   const space = header.indexOf(' ');

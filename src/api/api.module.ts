@@ -9,6 +9,8 @@ import { ServiceAccountsModule } from '../service-accounts/service-accounts.modu
 import { AuditController } from './audit.controller.js';
 import { HealthController } from './health.controller.js';
 import { OrganizationsController } from './organizations.controller.js';
+import { PartnerController } from './partner.controller.js';
+import { PartnerUsersController } from './partner-users.controller.js';
 import { ScopesController } from './scopes.controller.js';
 import { SecretsController } from './secrets.controller.js';
 import { ServiceAccountsController } from './service-accounts.controller.js';
@@ -30,6 +32,8 @@ import { UsersController } from './users.controller.js';
     SessionController,
     OrganizationsController,
     UsersController,
+    PartnerController,
+    PartnerUsersController,
     ScopesController,
     ServiceAccountsController,
     SecretsController,

@@ -42,7 +42,10 @@ export class CreateOrganization {
   @IsDisplayName()
   name: string;
 
-  /** The scopes that anybody and anything in the organization may have at most. Null or left out: all but `platform:*`. */
+  /**
+   * The scopes that anybody and anything in the organization may have at most, within what its parent may have. Null or left out: all
+   * that its parent may have; without a parent, all but `platform:*`.
+   */
   @ValidateIf((_, value) => value != null)
   @IsArray()
   @ArrayMaxSize(1000)
@@ -68,7 +71,10 @@ export class UpdateOrganization {
   @IsDisplayName()
   name?: string;
 
-  /** Null: all but `platform:*`. What accounts and people hold beyond it they can use no more. */
+  /**
+   * Within what its parent may have; null: all of that, or without a parent all but `platform:*`. What accounts and people hold beyond
+   * it, here and in the organizations beneath, they can use no more.
+   */
   @ValidateIf((_, value) => value != null)
   @IsArray()
   @ArrayMaxSize(1000)
@@ -93,7 +99,7 @@ export class OrganizationView {
   id: string;
   name: string;
   parent_id: string | null;
-  /** Null: all but `platform:*`. */
+  /** The organization's own; those above it bound it too. Null: none of its own. */
   scope_ceiling: string[] | null;
   /** Null: the default of the platform. */
   rate_limit: OrganizationRateLimit | null;
@@ -123,7 +129,7 @@ export class OrganizationsController {
   @ApiOkResponse({ type: OrganizationList })
   list(@Query() query: PageQuery): Promise<OrganizationList> {
     return page(this.cursors, { route: 'organizations' }, query, async (limit, after) =>
-      (await this.organizations.list(limit, after?.[0])).map(view),
+      (await this.organizations.list(limit, after?.[0])).map(organizationView),
     );
   }
 
@@ -139,14 +145,14 @@ export class OrganizationsController {
     const rateLimit = askedRateLimit(body);
     const { result, replayed } = await this.organizations.create(caller, { name, scopeCeiling, parentId, rateLimit });
     if (replayed) reply.header('idempotent-replayed', 'true');
-    return view(result);
+    return organizationView(result);
   }
 
   @Get(':id')
   @ApiOperation({ operationId: 'getOrganization', summary: 'One client account' })
   @ApiOkResponse({ type: OrganizationView })
   async get(@Param('id') id: string): Promise<OrganizationView> {
-    return view(await this.organizations.get(id));
+    return organizationView(await this.organizations.get(id));
   }
 
   @Patch(':id')
@@ -159,7 +165,7 @@ export class OrganizationsController {
   ): Promise<OrganizationView> {
     const { name, scope_ceiling: scopeCeiling, disabled } = body;
     const rateLimit = askedRateLimit(body);
-    return view(await this.organizations.update(caller, id, { name, scopeCeiling, rateLimit, disabled }));
+    return organizationView(await this.organizations.update(caller, id, { name, scopeCeiling, rateLimit, disabled }));
   }
 }
 
@@ -167,7 +173,7 @@ const askedRateLimit = ({ rate_limit: rate }: CreateOrganization | UpdateOrganiz
   rate && { limit: rate.limit, windowSeconds: rate.window_seconds };
 
 /** Times pass through untouched: in an answer that is repeated under its Idempotency-Key they are text already. */
-const view = (organization: Organization): OrganizationView => ({
+export const organizationView = (organization: Organization): OrganizationView => ({
   id: organization.id,
   name: organization.name,
   parent_id: organization.parentId,

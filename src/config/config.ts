@@ -1,9 +1,11 @@
 import 'reflect-metadata';
+import cluster from 'node:cluster';
 import type { KeyObject } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { plainToInstance, Transform, Type } from 'class-transformer';
 import {
+  ArrayMaxSize,
   IsEmail,
   IsIn,
   IsInt,
@@ -50,6 +52,17 @@ class IsIssuer implements ValidatorConstraintInterface {
   }
   defaultMessage = () =>
     'ISSUER_URL must be an https URL without query, fragment or a slash at its end (http for loopback only)';
+}
+
+/** RFC 8707 §2: an absolute URI without a fragment. The characters are those that a claim, a challenge and a list of words can hold. */
+@ValidatorConstraint()
+class IsResource implements ValidatorConstraintInterface {
+  validate = (text: unknown) =>
+    typeof text === 'string' &&
+    /^[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x5B\x5D-\x7E]{1,255}$/.test(text) &&
+    text.length <= 256;
+  defaultMessage = () =>
+    'RESOURCES must be absolute URIs without fragment, of at most 256 characters, separated by commas';
 }
 
 @ValidatorConstraint()
@@ -102,6 +115,13 @@ export class Config {
   @MinLength(1)
   HOST: string = '127.0.0.1';
 
+  /** Processes that share the port, each a whole instance. 1: this process alone. */
+  @Type(() => Number)
+  @IsInt({ message: 'WORKERS must be a whole number' })
+  @Min(1, { message: 'WORKERS must be 1 to 64' })
+  @Max(64, { message: 'WORKERS must be 1 to 64' })
+  WORKERS: number = 1;
+
   /** The issuer; every URL that is printed or signed comes from it. Default: `http://localhost:PORT`. */
   @Validate(IsIssuer)
   ISSUER_URL: string;
@@ -136,6 +156,12 @@ export class Config {
   @MinLength(1)
   @Matches(/^[\x21\x23-\x5B\x5D-\x7E]+$/, { message: 'AUDIENCE must be printable characters without space' })
   AUDIENCE: string;
+
+  /** RFC 8707: what other APIs of the platform call themselves. An account is set to those that it may ask tokens for. */
+  @Transform(list)
+  @ArrayMaxSize(100, { message: 'RESOURCES must be at most 100' })
+  @Validate(IsResource, { each: true })
+  RESOURCES: string[] = [];
 
   @IsIn(['ES256', 'RS256', 'PS256'], { message: 'JWT_ALG must be ES256, RS256 or PS256' })
   JWT_ALG: 'ES256' | 'RS256' | 'PS256' = 'ES256';
@@ -178,6 +204,13 @@ export class Config {
   @Min(1)
   @Max(1000)
   MAX_SECRETS_PER_ACCOUNT: number = 20;
+
+  /** Access tokens of one organization that were revoked one by one and have not expired; whoever needs more revokes a secret. */
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_TOKEN_REVOCATIONS_PER_ORGANIZATION must be a whole number' })
+  @Min(1)
+  @Max(1_000_000)
+  MAX_TOKEN_REVOCATIONS_PER_ORGANIZATION: number = 10_000;
 
   @Type(() => Number)
   @IsInt({ message: 'MAX_CREDENTIALS_PER_ORGANIZATION must be a whole number' })
@@ -263,6 +296,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = readEnvironment()): Config {
 
 function readEnvironment(): NodeJS.ProcessEnv {
   const file = path.resolve('.env');
-  if (existsSync(file)) process.loadEnvFile(file); // what is set in the environment wins over the file
+  // What is set in the environment wins over the file. A worker has in it what the file said when the service was started.
+  if (cluster.isPrimary && existsSync(file)) process.loadEnvFile(file);
   return process.env;
 }

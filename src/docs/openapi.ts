@@ -186,6 +186,7 @@ function describeErrors(document: OpenAPIObject): void {
     403: 'The caller may not do this',
     404: 'There is no such thing here',
     409: 'It is in conflict with what is there',
+    412: 'It was changed since: `If-Match` names another version',
     413: 'The body is over 64 KiB',
     415: 'The body is not application/json in UTF-8',
     422: 'It is well formed and cannot be done',
@@ -197,6 +198,8 @@ function describeErrors(document: OpenAPIObject): void {
     for (const method of METHODS) {
       const operation = item[method];
       if (!operation) continue;
+      const takes = (header: string) =>
+        operation.parameters?.some((parameter) => 'name' in parameter && parameter.name === header);
       const statuses = [
         '400',
         '401',
@@ -205,7 +208,10 @@ function describeErrors(document: OpenAPIObject): void {
         ...(isCharged(operation) || method !== 'get' ? ['429'] : []),
         ...(path.includes('{') ? ['404'] : []),
         ...(method === 'get' ? [] : ['404', '409', '413', '415', '422']),
+        ...(takes('If-Match') ? ['412'] : []),
       ];
+      if (takes('If-None-Match'))
+        operation.responses['304'] ??= { description: 'It is still what `If-None-Match` names' };
       for (const status of statuses) operation.responses[status] ??= { description: answers[status], content: body };
     }
   }

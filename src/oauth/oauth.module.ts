@@ -10,7 +10,10 @@ import { TokensModule } from '../tokens/tokens.module.js';
 import { FORMATS } from '../tokens/tokens.service.js';
 import { BasicClientStrategy } from './client-auth/client-secret-basic.js';
 import { ClientAuthentication, METHODS } from './client-authentication.js';
+import { IntrospectionController } from './introspection.controller.js';
 import { MetadataController } from './metadata.controller.js';
+import { PostOnlyController } from './post-only.controller.js';
+import { RevocationController } from './revocation.controller.js';
 import { CLIENT_AUTH_METHODS, GRANTS } from './supported.js';
 import { GRANT_TYPES, TokenController } from './token.controller.js';
 
@@ -27,7 +30,7 @@ const all = <T>(...entries: T[]) => entries;
     ServiceAccountsModule,
     TokensModule,
   ],
-  controllers: [TokenController, MetadataController],
+  controllers: [TokenController, IntrospectionController, RevocationController, PostOnlyController, MetadataController],
   providers: [
     BasicClientStrategy,
     ClientAuthentication,

@@ -1,25 +1,17 @@
-import { Controller, Get, Inject, Post, Req, Res } from '@nestjs/common';
-import {
-  ApiBasicAuth,
-  ApiBody,
-  ApiConsumes,
-  ApiExcludeEndpoint,
-  ApiOperation,
-  ApiResponse,
-  ApiSecurity,
-  ApiTags,
-} from '@nestjs/swagger';
+import { Controller, Inject, Post, Req, Res } from '@nestjs/common';
+import { ApiBasicAuth, ApiBody, ApiConsumes, ApiOperation, ApiResponse, ApiSecurity, ApiTags } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Public, requestInfo } from '../access/access.js';
 import { charge } from '../access/rate-limit.js';
 import { Recorder } from '../changes/recorder.js';
 import { Config } from '../config/config.js';
 import type { RequestInfo } from '../kernel/actor.js';
-import { basicChallenge, OAuthError } from '../kernel/oauth-error.js';
+import { clientRefused, OAuthError } from '../kernel/oauth-error.js';
 import { parseScope } from '../kernel/scope.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
-import type { AuthenticatedClient } from '../service-accounts/clients.js';
+import type { AuthenticatedClient, Client } from '../service-accounts/clients.js';
 import { actorOf, Tokens } from '../tokens/tokens.service.js';
+import { answer } from './answer.js';
 import { ClientAuthentication } from './client-authentication.js';
 import type { Authorization, Grant } from './grants/grant.js';
 import { OAuthErrorBody, TokenRequest, TokenResponse } from './oauth.dto.js';
@@ -82,39 +74,22 @@ export class TokenController {
       const authorization = await grant.decide(client, request.parameters);
       // 5. Narrow the scopes.
       const scopes = this.narrow(authorization, request.parameters.scope);
-      // 6. Sign and record, in one commit with others.
-      const issued = await this.tokens.issue(client, scopes, [this.config.AUDIENCE], info);
-      if (!issued)
-        throw new OAuthError('invalid_client', 'Client authentication failed', {
-          headers: { 'WWW-Authenticate': basicChallenge },
-        });
-      // 7. Answer.
-      void reply
-        .code(200)
-        .header('cache-control', 'no-store')
-        .header('pragma', 'no-cache')
-        .type('application/json')
-        .send({
-          access_token: issued.text,
-          token_type: 'Bearer',
-          expires_in: issued.expiresIn,
-          scope: scopes.join(' '),
-        });
+      // 6. Choose the audience.
+      const audience = this.audience(client.client, request.resources);
+      // 7. Sign and record, in one commit with others.
+      const issued = await this.tokens.issue(client, scopes, audience, info);
+      if (!issued) throw clientRefused();
+      // 8. Answer.
+      answer(reply, {
+        access_token: issued.text,
+        token_type: 'Bearer',
+        expires_in: issued.expiresIn,
+        scope: scopes.join(' '),
+      });
     } catch (error) {
       if (error instanceof OAuthError) await this.recordRefusal(client, error, info);
       throw error;
     }
-  }
-
-  /** RFC 6749 §3.2: only POST. */
-  @Get([...TOKEN_PATHS])
-  @Public({ crossOrigin: true })
-  @ApiExcludeEndpoint()
-  notAllowed(): never {
-    throw new OAuthError('invalid_request', 'The token endpoint takes POST only', {
-      status: 405,
-      headers: { Allow: 'POST' },
-    });
   }
 
   private grant({ grant_type }: Parameters): Grant {
@@ -140,6 +115,17 @@ export class TokenController {
       throw new OAuthError('invalid_scope', 'A requested scope is not one that this client may use');
     // `openid` alone asks for nothing that a machine can have (D22).
     return asked.length > 0 ? asked : [...allowed].sort();
+  }
+
+  /**
+   * RFC 8707 §2: all that is asked for, or our own. An account that is set to none asks in vain, as a client does of a server that
+   * knows no resources.
+   */
+  private audience(client: Client, resources: readonly string[]): readonly string[] {
+    if (resources.length === 0 || client.resources.length === 0) return [this.config.AUDIENCE];
+    if (resources.some((resource) => !this.tokens.mayAskFor(client, resource)))
+      throw new OAuthError('invalid_target', 'A requested resource is not one that this client may ask for');
+    return [...new Set(resources)];
   }
 
   private async recordRefusal(

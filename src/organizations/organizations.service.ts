@@ -4,22 +4,24 @@ import { brokenConstraint, type Change, Changes, type Outcome } from '../changes
 import { type Caller, PLATFORM_ORGANIZATION } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { isUuid, uuidv7 } from '../kernel/ids.js';
+import { MAX_ORGANIZATION_DEPTH } from '../kernel/limits.js';
 import { problem } from '../kernel/problem.js';
 import type { RateLimit } from '../kernel/rate-limit.js';
-import { isPlatformScope } from '../kernel/scope.js';
+import { allowedScopes, type Bounds, isPlatformScope } from '../kernel/scope.js';
+import { containing } from '../kernel/text.js';
 import { Directory } from '../revocation/directory.js';
 import { RevocationFeed } from '../revocation/revocation-feed.js';
+import { assertBeneath, beneath, boundsOf, type Line, lineOf, readLine, standsBeneath } from './lineage.js';
 import { Organization } from './organization.entity.js';
 import { Scopes } from './scopes.service.js';
 import { Sessions } from './sessions.service.js';
 
 /** What decisions about tokens need to know of an organization; the same on every instance once a change has returned. */
-export interface OrganizationFacts {
+export interface OrganizationFacts extends Bounds {
   id: string;
   name: string;
-  /** Null: no ceiling of its own. For `allowedScopes`. */
-  ceiling: string[] | null;
-  platform: boolean;
+  /** All that stand above it; a change of one of them changes the bounds. */
+  above: readonly string[];
   disabled: boolean;
   /** Null: the default. */
   rateLimit: RateLimit | null;
@@ -27,16 +29,28 @@ export interface OrganizationFacts {
   epoch: number;
 }
 
+export interface NewOrganization {
+  name: string;
+  /** Null or left out: none of its own. */
+  scopeCeiling?: string[] | null;
+  parentId?: string | null;
+  /** Null or left out: the default. */
+  rateLimit?: RateLimit | null;
+}
+
 export interface OrganizationSettings {
   name: string;
-  /** Null: everything but `platform:*`. */
+  /** Null: none of its own. */
   scopeCeiling: string[] | null;
   /** Null: the default. */
   rateLimit: RateLimit | null;
   disabled: boolean;
 }
 
-/** Client accounts. Their events stand in the platform's log: it is the platform that administers them. */
+/**
+ * Client accounts. `by` is the organization that administers one at the moment: the platform, or a partner's, which stands above it.
+ * The event stands in its log, since its auditors are the ones who ask what their people and accounts did.
+ */
 @Injectable()
 export class Organizations {
   private readonly directory: Directory<OrganizationFacts>;
@@ -52,7 +66,10 @@ export class Organizations {
     this.directory = new Directory((id) => this.load(id), 50_000);
     feed.onEntries((entries, blind) => {
       if (blind) this.directory.clear();
-      for (const { kind, subject_id } of entries) if (kind === 'organization') this.directory.forget(subject_id);
+      const changed = entries.filter(({ kind }) => kind === 'organization').map(({ subject_id }) => subject_id);
+      if (changed.length === 0) return;
+      for (const id of changed) this.directory.forget(id);
+      this.directory.forgetWhere(({ above }) => above.some((id) => changed.includes(id)));
     });
   }
 
@@ -61,14 +78,22 @@ export class Organizations {
     return this.directory.get(id);
   }
 
-  /** Every organization, oldest first, after the id `after`. For the platform's admins. */
-  list(limit: number, after: string = '00000000-0000-0000-0000-000000000000'): Promise<Organization[]> {
-    return this.database.manager
+  /** Oldest first, after the id `after`: every organization for the platform's admins, for a partner those beneath its own. */
+  list(
+    limit: number,
+    after: string = '00000000-0000-0000-0000-000000000000',
+    { partner, search }: { partner?: Caller; search?: string } = {},
+  ): Promise<Organization[]> {
+    const query = this.database.manager
       .createQueryBuilder(Organization, 'organization')
       .where('organization.id > :after', { after })
       .orderBy('organization.id')
-      .limit(limit)
-      .getMany();
+      .limit(limit);
+    const above = partner?.organizationId;
+    if (above === PLATFORM_ORGANIZATION) query.andWhere('NOT organization.platform');
+    else if (above) query.andWhere(`organization.id IN (${beneath(':above')})`, { above });
+    if (search) query.andWhere("organization.name ILIKE :pattern ESCAPE '\\'", { pattern: containing(search) });
+    return query.getMany();
   }
 
   /** Throws not_found. */
@@ -78,32 +103,49 @@ export class Organizations {
     return organization;
   }
 
-  /** Throws name_taken, scope_unknown, scope_beyond_ceiling; not_found for a parent that does not exist. */
+  /** One that stands beneath the caller's own. Throws not_found. */
+  async getBeneath(caller: Caller, id: string): Promise<Organization> {
+    await assertBeneath(this.database.manager, caller, id);
+    return this.get(id);
+  }
+
+  /** Throws name_taken, scope_unknown, scope_beyond_ceiling, limit_reached; not_found for a parent that does not exist. */
   async create(
     caller: Caller,
-    {
-      name,
-      scopeCeiling = null,
-      parentId = null,
-      rateLimit = null,
-    }: Pick<OrganizationSettings, 'name'> & Partial<OrganizationSettings> & { parentId?: string | null },
+    { name, scopeCeiling = null, parentId = null, rateLimit = null }: NewOrganization,
   ): Promise<Outcome<Organization>> {
-    await this.assertCeiling(scopeCeiling);
     return this.changes
       .run(caller, async (change) => {
-        if (parentId !== null && !(isUuid(parentId) && (await change.tx.existsBy(Organization, { id: parentId })))) {
+        const parents = parentId === null ? [] : await readLine(change.tx, parentId);
+        if (parentId !== null && parents.length === 0)
           throw problem('not_found', 'There is no such parent organization');
-        }
-        return this.insert(change, { name, scopeCeiling, parentId, rateLimit });
+        return this.insertBeneath(change, parents, { name, scopeCeiling, rateLimit }, PLATFORM_ORGANIZATION);
+      })
+      .catch(nameTaken);
+  }
+
+  /**
+   * Makes one beneath the caller's own, or beneath one that stands there already. Throws name_taken, scope_unknown,
+   * scope_beyond_ceiling, limit_reached; not_found for a parent that stands elsewhere.
+   */
+  async createBeneath(
+    caller: Caller,
+    { name, scopeCeiling = null, parentId }: NewOrganization,
+  ): Promise<Outcome<Organization>> {
+    const own = caller.organizationId;
+    return this.changes
+      .run(caller, async (change) => {
+        const parents =
+          parentId && parentId !== own
+            ? await assertBeneath(change.tx, caller, parentId)
+            : await readLine(change.tx, own);
+        return this.insertBeneath(change, parents, { name, scopeCeiling }, own);
       })
       .catch(nameTaken);
   }
 
   /** Within a change of the caller's: the first start makes one as well. */
-  async insert(
-    change: Change,
-    settings: Pick<OrganizationSettings, 'name'> & Partial<OrganizationSettings> & { parentId?: string | null },
-  ): Promise<Organization> {
+  async insert(change: Change, settings: NewOrganization, by: string = PLATFORM_ORGANIZATION): Promise<Organization> {
     const now = this.clock.now();
     const organization = change.tx.create(Organization, {
       id: uuidv7(now),
@@ -114,12 +156,13 @@ export class Organizations {
       platform: false,
       createdAt: new Date(now),
       disabledAt: null,
+      disabledBy: null,
     });
     await change.tx.insert(Organization, organization);
     await change.register('organization', organization.id, organization.id);
     change.record({
       action: 'organization.created',
-      organizationId: PLATFORM_ORGANIZATION,
+      organizationId: by,
       targets: [organization.target],
       changes: {
         scope_ceiling: { to: organization.scopeCeiling },
@@ -136,11 +179,27 @@ export class Organizations {
    * Disabling ends the organization's tokens and its people's sessions, not those of organizations beneath it (D19). Enabling
    * brings none of them back. Throws not_found, name_taken, scope_unknown, scope_beyond_ceiling.
    */
-  async update(caller: Caller, id: string, settings: Partial<OrganizationSettings>): Promise<Organization> {
-    await this.assertCeiling(settings.scopeCeiling ?? null);
+  update(caller: Caller, id: string, settings: Partial<OrganizationSettings>): Promise<Organization> {
+    return this.apply(caller, id, settings, PLATFORM_ORGANIZATION);
+  }
+
+  /** The same for a partner, whose own and all that is not beneath it is not there. Throws disabled_from_above, too. */
+  async updateBeneath(caller: Caller, id: string, settings: Partial<OrganizationSettings>): Promise<Organization> {
+    await assertBeneath(this.database.manager, caller, id);
+    return this.apply(caller, id, settings, caller.organizationId);
+  }
+
+  private async apply(
+    caller: Caller,
+    id: string,
+    settings: Partial<OrganizationSettings>,
+    by: string,
+  ): Promise<Organization> {
     const { result } = await this.changes
       .run(caller, async (change) => {
         const organization = await lock(change.tx, id);
+        const [, ...parents] = await readLine(change.tx, id);
+        await this.assertCeiling(settings.scopeCeiling ?? null, parents);
         if (organization.platform && (settings.disabled || settings.scopeCeiling)) {
           throw problem('invalid_parameter', 'The platform organization has no ceiling and is never disabled');
         }
@@ -150,11 +209,17 @@ export class Organizations {
         if (settings.scopeCeiling !== undefined) organization.scopeCeiling = sorted(settings.scopeCeiling);
         if (settings.rateLimit !== undefined) Object.assign(organization, columnsOf(settings.rateLimit));
         const changes = difference(before, audited(organization));
-        const describe = { organizationId: PLATFORM_ORGANIZATION, targets: [organization.target] };
+        const describe = { organizationId: by, targets: [organization.target] };
         if (Object.keys(changes).length > 0) change.record({ action: 'organization.updated', ...describe, changes });
         const disabled = settings.disabled ?? wasDisabled;
-        if (disabled !== wasDisabled) {
-          organization.disabledAt = disabled ? new Date(this.clock.now()) : null;
+        const outranks =
+          settings.disabled === undefined || !wasDisabled || (await mayEnable(change.tx, organization, by));
+        if (!disabled && !outranks) throw problem('disabled_from_above');
+        // Disabled once more from further up, it is enabled from there alone.
+        const takenOver = settings.disabled === true && wasDisabled && outranks && disablerOf(organization) !== by;
+        if (disabled !== wasDisabled || takenOver) {
+          organization.disabledAt = disabled ? (organization.disabledAt ?? new Date(this.clock.now())) : null;
+          organization.disabledBy = disabled ? by : null;
           change.record({ action: disabled ? 'organization.disabled' : 'organization.enabled', ...describe });
         }
         if (change.events.length === 0) return organization;
@@ -171,22 +236,49 @@ export class Organizations {
     return result;
   }
 
-  private async assertCeiling(ceiling: readonly string[] | null): Promise<void> {
+  private async insertBeneath(
+    change: Change,
+    parents: Line,
+    { name, scopeCeiling = null, rateLimit = null }: Omit<NewOrganization, 'parentId'>,
+    by: string,
+  ): Promise<Organization> {
+    if (parents.length >= MAX_ORGANIZATION_DEPTH)
+      throw problem('limit_reached', `At most ${MAX_ORGANIZATION_DEPTH} organizations stand above one another`);
+    await this.assertCeiling(scopeCeiling, parents);
+    // The platform is nobody's parent: what it makes for itself stands at the top.
+    const parentId = parents.find(({ platform }) => !platform)?.id ?? null;
+    return this.insert(change, { name, scopeCeiling, parentId, rateLimit }, by);
+  }
+
+  /** What is asked for lies within what bounds the parent now; if that is narrowed later, `boundsOf` sees to it. */
+  private async assertCeiling(ceiling: readonly string[] | null, parents: Line): Promise<void> {
     if (ceiling === null) return;
     if (ceiling.some(isPlatformScope)) throw problem('scope_beyond_ceiling', 'platform:* is never inside a ceiling');
     await this.scopes.assertExist(ceiling);
+    if (parents.length > 0 && allowedScopes(ceiling, boundsOf(parents)).length < ceiling.length)
+      throw problem('scope_beyond_ceiling', "A child's ceiling lies within what its parent may have");
   }
 
   /** One statement, so that facts and epoch are of one snapshot. */
   private async load(id: string): Promise<OrganizationFacts | undefined> {
     const [row] = await this.database.query(
-      `SELECT o.id, o.name, o.scope_ceiling AS ceiling, o.platform, o.disabled_at IS NOT NULL AS disabled, r.epoch,
+      `SELECT o.id, o.name, o.disabled_at IS NOT NULL AS disabled, r.epoch, ${lineOf('o.id')} AS line,
               CASE WHEN o.rate_limit IS NOT NULL THEN json_build_object('limit', o.rate_limit, 'windowSeconds', o.rate_limit_window_seconds) END AS "rateLimit"
          FROM organization o JOIN revocable r ON r.id = o.id WHERE o.id = $1`,
       [id],
     );
-    return row;
+    if (!row) return undefined;
+    const { line, ...facts }: Omit<OrganizationFacts, 'above' | keyof Bounds> & { line: Line } = row;
+    return { ...facts, ...boundsOf(line), above: line.slice(1).map((one) => one.id) };
   }
+}
+
+const disablerOf = ({ disabledBy }: Organization) => disabledBy ?? PLATFORM_ORGANIZATION;
+
+/** Whoever disabled an organization, or stands above whoever did: a partner does not undo what the platform did to its customer. */
+async function mayEnable(tx: EntityManager, organization: Organization, by: string): Promise<boolean> {
+  const disabler = disablerOf(organization);
+  return by === disabler || standsBeneath(await readLine(tx, disabler), by);
 }
 
 /** Two admins who change one organization take turns. Weaker than FOR UPDATE, which would hold up every insert that refers to it. */

@@ -113,7 +113,7 @@ describe('the application’s role', () => {
       audit_event: 'INSERT SELECT',
       company: NO_DELETE,
       credential: NO_DELETE,
-      employee: NO_DELETE,
+      employee: ALL,
       era: 'SELECT UPDATE',
       idempotency_key: ALL,
       instance: ALL,
