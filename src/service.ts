@@ -13,6 +13,7 @@ import { StartupError } from './kernel/startup-error.js';
 import { readMasterKey } from './keyring/master-key.js';
 import { Bootstrap } from './organizations/bootstrap.js';
 import { Sessions } from './organizations/sessions.service.js';
+import { RateLimits } from './rate-limits/rate-limits.js';
 import { RevocationFeed } from './revocation/revocation-feed.js';
 import { Revocations } from './revocation/revocations.js';
 import { Credentials } from './service-accounts/credentials/credentials.service.js';
@@ -40,7 +41,7 @@ export interface RunningService extends Running {
 const HOUSEKEEPING_EVERY_MS = 6 * 3_600_000;
 /** Assertions live five minutes, and each leaves a row. */
 const SWEEPING_EVERY_MS = 60_000;
-/** Of the embedded database; a process takes up to 14 of them. */
+/** Of the embedded database; a process takes up to 15 of them. */
 const MIN_CONNECTIONS = 100;
 const CONNECTIONS_EACH = 20;
 
@@ -180,6 +181,7 @@ function keepHouse(app: NestFastifyApplication, log: Logger): void {
       app.get(Revocations).prune(),
       app.get(Changes).prune(),
       app.get(Sessions).prune(),
+      app.get(RateLimits).prune(),
     ]).catch(failed);
   const sweep = () => app.get(SingleUses).prune().catch(failed);
   const timers = [setInterval(tidy, HOUSEKEEPING_EVERY_MS), setInterval(sweep, SWEEPING_EVERY_MS)];

@@ -281,7 +281,6 @@ export const OPEN = {
   'later: the portal': 'LG-07 LG-16 IN-08 E6',
   'later: the export': 'AU-05',
   'later: the sealed log': 'AU-08 AU-10 AU-13 AU-16 AU-17 FI-21',
-  'later: rate limits an organization': 'RL-01 RL-05 E9 FI-28',
   'later: personal access tokens': 'SC-07 SC-08 E4 E7',
   'HTTP/2 is not on': 'DS-10',
   'later: documentation for integrators': 'Y10 Y12',
@@ -290,5 +289,5 @@ export const OPEN = {
   'later: impact and safe-to-retire from counted use': 'P4',
   'measured by npm run bench': 'P6',
   'later: the whole fault rig (npm run faults)':
-    'FI-01 FI-02 FI-03 FI-05 FI-06 FI-09 FI-10 FI-12 FI-14 FI-16 FI-19 FI-22 FI-26 FI-30',
+    'FI-01 FI-02 FI-03 FI-05 FI-06 FI-09 FI-10 FI-12 FI-14 FI-16 FI-19 FI-22 FI-26 FI-28 FI-30',
 };

@@ -3,6 +3,7 @@ import { TerminusModule } from '@nestjs/terminus';
 import { AuditModule } from '../audit/audit.module.js';
 import { KeyringModule } from '../keyring/keyring.module.js';
 import { OrganizationsModule } from '../organizations/organizations.module.js';
+import { RateLimitsModule } from '../rate-limits/rate-limits.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
 import { AuditController } from './audit.controller.js';
@@ -24,6 +25,7 @@ import { UsersController } from './users.controller.js';
     AuditModule,
     KeyringModule,
     OrganizationsModule,
+    RateLimitsModule,
     RevocationModule,
     ServiceAccountsModule,
   ],

@@ -22,6 +22,7 @@ import {
   type ValidatorConstraintInterface,
   validateSync,
 } from 'class-validator';
+import { MAX_RATE_LIMIT, MAX_RATE_WINDOW_SECONDS, parseRateLimit, type RateLimit } from '../kernel/rate-limit.js';
 import type { Environment } from '../kernel/secret-value.js';
 import { StartupError } from '../kernel/startup-error.js';
 
@@ -70,6 +71,20 @@ class IsPostgresUrl implements ValidatorConstraintInterface {
   validate = (text: unknown) =>
     typeof text === 'string' && /^postgres(ql)?:$/.test(URL.canParse(text) ? new URL(text).protocol : '');
   defaultMessage = (of?: ValidationArguments) => `${of?.property} must be a postgres:// URL`;
+}
+
+@ValidatorConstraint()
+class IsRedisUrl implements ValidatorConstraintInterface {
+  validate = (text: unknown) =>
+    typeof text === 'string' && /^rediss?:$/.test(URL.canParse(text) ? new URL(text).protocol : '');
+  defaultMessage = () => 'REDIS_URL must be a redis:// or rediss:// URL';
+}
+
+@ValidatorConstraint()
+class IsRateLimit implements ValidatorConstraintInterface {
+  validate = (text: unknown) => parseRateLimit(text) !== undefined;
+  defaultMessage = () =>
+    `RATE_LIMIT must be requests/seconds: 1 to ${MAX_RATE_LIMIT} in 1 to ${MAX_RATE_WINDOW_SECONDS}, as in 6000/60`;
 }
 
 @ValidatorConstraint()
@@ -208,6 +223,21 @@ export class Config {
   @Max(1_000_000)
   MAX_TOKEN_REVOCATIONS_PER_ORGANIZATION: number = 10_000;
 
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_CREDENTIALS_PER_ORGANIZATION must be a whole number' })
+  @Min(1)
+  @Max(1_000_000)
+  MAX_CREDENTIALS_PER_ORGANIZATION: number = 10_000;
+
+  /** Requests an organization in so many seconds, where it has no `rate_limit` of its own. */
+  @Validate(IsRateLimit)
+  RATE_LIMIT: string = '6000/60';
+
+  /** Redis or Valkey: exact rate limits over all instances. Unset: PostgreSQL counts, with a slack of a tenth. */
+  @IsOptional()
+  @Validate(IsRedisUrl)
+  REDIS_URL?: string;
+
   /** How long verifiers may cache the JWKS; a new signing key is published for twice as long before it signs. */
   @Type(() => Number)
   @IsInt({ message: 'JWKS_MAX_AGE_SECONDS must be a whole number' })
@@ -237,6 +267,10 @@ export class Config {
     return this.ISSUER_URL.startsWith('https:');
   }
 
+  get rateLimit(): RateLimit {
+    return parseRateLimit(this.RATE_LIMIT)!;
+  }
+
   sabotaged(safeguard: Sabotage): boolean {
     return this.SABOTAGE.includes(safeguard);
   }
@@ -251,6 +285,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = readEnvironment()): Config {
     'MASTER_KEY',
     'AUDIENCE',
     'BOOTSTRAP_ADMIN_PASSWORD',
+    'REDIS_URL',
   );
   const given = Object.fromEntries(names.filter((name) => env[name]).map((name) => [name, env[name]]));
   given.ISSUER_URL ??= `http://localhost:${given.PORT ?? 3000}`;

@@ -34,6 +34,7 @@ export const PROBLEMS = {
   scope_beyond_ceiling: [422, "A scope lies beyond the organization's ceiling"],
   idempotency_key_reused: [422, 'This Idempotency-Key was used with another request'],
   too_many_attempts: [429, 'Too many attempts'],
+  rate_limited: [429, "The organization's rate limit is used up"],
   internal_error: [500, 'Something went wrong here'],
   temporarily_unavailable: [503, 'The service cannot answer safely at the moment'],
 } as const satisfies Record<string, readonly [number, string]>;

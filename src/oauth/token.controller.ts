@@ -2,12 +2,14 @@ import { Controller, Inject, Post, Req, Res } from '@nestjs/common';
 import { ApiBasicAuth, ApiBody, ApiConsumes, ApiOperation, ApiResponse, ApiSecurity, ApiTags } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Public, requestInfo } from '../access/access.js';
+import { charge } from '../access/rate-limit.js';
 import { Recorder } from '../changes/recorder.js';
 import { UsedBefore } from '../changes/single-use.js';
 import { Config } from '../config/config.js';
 import type { RequestInfo } from '../kernel/actor.js';
 import { clientRefused, OAuthError } from '../kernel/oauth-error.js';
 import { parseScope } from '../kernel/scope.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import type { AuthenticatedClient, Client } from '../service-accounts/clients.js';
 import { actorOf, Tokens } from '../tokens/tokens.service.js';
 import { answer } from './answer.js';
@@ -27,6 +29,7 @@ export class TokenController {
     private readonly authentication: ClientAuthentication,
     private readonly tokens: Tokens,
     private readonly recorder: Recorder,
+    private readonly limits: RateLimits,
     private readonly config: Config,
   ) {}
 
@@ -47,7 +50,11 @@ export class TokenController {
   @ApiResponse({ status: 401, type: OAuthErrorBody, description: 'Client authentication failed' })
   @ApiResponse({ status: 413, type: OAuthErrorBody, description: 'The body is over 16 KiB' })
   @ApiResponse({ status: 415, type: OAuthErrorBody, description: 'The body has another media type' })
-  @ApiResponse({ status: 429, type: OAuthErrorBody, description: 'Too many failed attempts from this address' })
+  @ApiResponse({
+    status: 429,
+    type: OAuthErrorBody,
+    description: "Too many failed attempts from this address, or the organization's rate limit is used up",
+  })
   @ApiResponse({
     status: 503,
     type: OAuthErrorBody,
@@ -57,21 +64,23 @@ export class TokenController {
     assertRealm(http, this.config);
     // 1. Parse: flat, no repeated parameter, nothing in the URL.
     const request = readRequest(http);
-    // 2. Authenticate the client. What its proof uses up, the event of step 5 or of the refusal does.
+    // 2. Authenticate the client. What its proof uses up, the event of step 7 or of the refusal does.
     const client = await this.authentication.authenticate(request, { deferred: true });
+    // 3. Charge its organization: only now, so that nobody else can use its limit up. A refusal is not recorded one by one.
+    await charge(this.limits, client.organization, reply);
     const info = requestInfo(http);
     try {
-      // 3. The grant decides.
+      // 4. The grant decides.
       const grant = this.grant(request.parameters);
       const authorization = await grant.decide(client, request.parameters);
-      // 4. Narrow the scopes.
+      // 5. Narrow the scopes.
       const scopes = this.narrow(authorization, request.parameters.scope);
-      // 5. Choose the audience.
+      // 6. Choose the audience.
       const audience = this.audience(client.client, request.resources);
-      // 6. Sign and record, in one commit with others.
+      // 7. Sign and record, in one commit with others.
       const issued = await this.tokens.issue(client, scopes, audience, info);
       if (!issued) throw clientRefused();
-      // 7. Answer.
+      // 8. Answer.
       answer(reply, {
         access_token: issued.text,
         token_type: 'Bearer',

@@ -121,6 +121,7 @@ describe('the application’s role', () => {
       keyring_key: NO_DELETE,
       membership: ALL,
       organization: NO_DELETE,
+      rate_limit_window: ALL,
       revocable: ALL,
       revocation: 'DELETE INSERT SELECT',
       schema_migration: 'SELECT',

@@ -21,7 +21,7 @@ interface Operation {
   parameters: Parameter[];
   security: Record<string, string[]>[];
   requestBody?: { content: Content };
-  responses: Record<string, { description: string; content?: Content }>;
+  responses: Record<string, { description: string; content?: Content; headers?: Record<string, unknown> }>;
 }
 
 let database: TestDatabase;
@@ -264,6 +264,23 @@ describe('/openapi.json', () => {
         'unauthorized_client',
       ]),
     );
+  });
+
+  it('E9 describes the rate limit where an organization is charged, and nowhere else', () => {
+    const HEADERS = ['X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset'];
+    for (const { name, operation } of operations()) {
+      const charged = operation.security.length > 0;
+      const [[, success]] = Object.entries(operation.responses).filter(([status]) => status.startsWith('2'));
+      expect([name, Object.keys(success.headers ?? {})]).toEqual([name, charged ? HEADERS : []]);
+      if (charged)
+        expect([name, Object.keys(operation.responses[429].headers!)]).toEqual([name, [...HEADERS, 'Retry-After']]);
+    }
+    expect(schema('CreateOrganization').properties!.rate_limit).toMatchObject({ nullable: true });
+    expect(schema('OrganizationRateLimit').properties!.limit).toMatchObject({
+      type: 'integer',
+      minimum: 1,
+      maximum: 1_000_000,
+    });
   });
 
   it('describes introspection and revocation as the RFCs have them', () => {
