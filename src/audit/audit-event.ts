@@ -3,7 +3,8 @@ import type { Actor, RequestInfo, Target } from '../kernel/actor.js';
 /** Every action that stands in the audit log: noun.verb. A new one is one line here. */
 export const AUDIT_ACTIONS = {
   'token.issued': 'An access token was issued, or refused after authentication',
-  'client.authenticated': 'A client tried to authenticate at the token endpoint and was refused',
+  'token.revoked': 'A client revoked one of its own access tokens, or was refused',
+  'client.authenticated': 'A client tried to authenticate at an OAuth endpoint and was refused',
   'authentication.throttled': 'Refused authentications beyond the limit of a network address, counted together',
   'session.created': 'A person signed in, or tried to',
   'session.switched': 'A person turned to another organization',
@@ -34,6 +35,9 @@ export const AUDIT_ACTIONS = {
   'company.created': 'A company was created',
   'company.updated': 'A company was changed',
   'employee.created': 'An employee was pushed to a company',
+  'employee.updated': 'An employee was changed, by a push or otherwise',
+  'employee.pushed': 'A batch of employees was pushed to a company',
+  'employee.deleted': 'An employee was deleted',
   'key.published': 'The next key was published',
   'key.activated': 'The next key took over',
   'key.retired': 'A key was retired and its material destroyed',

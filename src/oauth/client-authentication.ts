@@ -2,8 +2,9 @@ import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { headerCount, requestInfo } from '../access/access.js';
 import { Recorder } from '../changes/recorder.js';
 import { SingleUses, UsedBefore } from '../changes/single-use.js';
+import { Config } from '../config/config.js';
 import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
-import { Attempts, networkOf } from '../kernel/attempts.js';
+import { Attempts, networkOf, shareOf } from '../kernel/attempts.js';
 import { Clock } from '../kernel/clock.js';
 import { basicChallenge, OAuthError } from '../kernel/oauth-error.js';
 import { RevocationView } from '../revocation/revocation-view.js';
@@ -42,9 +43,12 @@ export class ClientAuthentication implements OnApplicationShutdown {
     private readonly singleUses: SingleUses,
     private readonly view: RevocationView,
     clock: Clock,
+    config: Config,
   ) {
-    this.byNetwork = new Attempts(REFUSALS_PER_NETWORK, WINDOW_MS, MAX_NETWORKS, () => clock.monotonic());
-    this.byClient = new Attempts(REFUSALS_PER_CLIENT, WINDOW_MS, MAX_NETWORKS, () => clock.monotonic());
+    const buckets = (limit: number) =>
+      new Attempts(shareOf(limit, config.WORKERS), WINDOW_MS, MAX_NETWORKS, () => clock.monotonic());
+    this.byNetwork = buckets(REFUSALS_PER_NETWORK);
+    this.byClient = buckets(REFUSALS_PER_CLIENT);
     this.counter = setInterval(() => this.recordThrottled(), COUNT_EVERY_MS).unref();
   }
 

@@ -30,6 +30,8 @@ export interface Client {
   tokenTtlSeconds: number;
   /** Null: every method. */
   clientAuthMethods: readonly string[] | null;
+  /** Audiences that it is set to; those that the platform has dropped since are still among them. */
+  resources: readonly string[];
   disabled: boolean;
   deleted: boolean;
   epoch: number;
@@ -180,6 +182,7 @@ export class Clients {
       tokenFormat: row.token_format,
       tokenTtlSeconds: row.token_ttl_seconds,
       clientAuthMethods: row.client_auth_methods,
+      resources: row.resources,
       disabled: row.disabled,
       deleted: row.deleted,
       epoch: row.epoch,
@@ -208,7 +211,7 @@ interface CredentialRow {
 
 /** Account, epoch and credentials in one statement, so as of one moment. The live ones come first. */
 const LOAD = `
-  SELECT a.id, a.organization_id, a.name, a.scopes, a.token_format, a.token_ttl_seconds, a.client_auth_methods,
+  SELECT a.id, a.organization_id, a.name, a.scopes, a.token_format, a.token_ttl_seconds, a.client_auth_methods, a.resources,
          a.disabled_at IS NOT NULL AS disabled, a.deleted_at IS NOT NULL AS deleted, r.epoch,
          (SELECT coalesce(json_agg(c), '[]') FROM (
             SELECT c.id, c.kind, encode(c.hash, 'hex') AS hash, c.hash_key_id, c.public_jwk::text, c.algorithm, c.kid,

@@ -55,6 +55,39 @@ describe('Y11 oauth4webapi', () => {
     }
   }
 
+  for (const authenticate of [oauth.ClientSecretBasic, oauth.ClientSecretPost]) {
+    it(`introspects and revokes by ${authenticate.name}`, async () => {
+      const server = await discover('oauth2');
+      const client: oauth.Client = { client_id: opaque.client_id };
+      const auth = authenticate(opaque.credentials.secret);
+      const granted = await oauth.clientCredentialsGrantRequest(server, client, auth, { scope: SCOPE }, loopback);
+      const { access_token } = await oauth.processClientCredentialsResponse(server, client, granted);
+      const ask = async () => {
+        const response = await oauth.introspectionRequest(server, client, auth, access_token, loopback);
+        return oauth.processIntrospectionResponse(server, client, response);
+      };
+      expect(await ask()).toMatchObject({ active: true, client_id: opaque.client_id, scope: SCOPE, iss: issuer });
+      const revoked = await oauth.revocationRequest(server, client, auth, access_token, loopback);
+      expect(await oauth.processRevocationResponse(revoked)).toBeUndefined();
+      expect(await ask()).toEqual({ active: false });
+      expect(await companies(access_token)).toBe(401);
+      // What is refused it reads from the body, and from the challenge.
+      const foreign = oauth.clientCredentialsGrantRequest(
+        server,
+        { client_id: jwt.client_id },
+        authenticate(jwt.credentials.secret),
+        {},
+        loopback,
+      );
+      const other = await oauth.processClientCredentialsResponse(server, { client_id: jwt.client_id }, await foreign);
+      const refused = await oauth.revocationRequest(server, client, auth, other.access_token, loopback);
+      const error = await oauth.processRevocationResponse(refused).catch((thrown) => thrown);
+      expect(error).toBeInstanceOf(oauth.ResponseBodyError);
+      expect([error.status, error.error]).toEqual([400, 'unauthorized_client']);
+      expect(await companies(other.access_token)).toBe(200);
+    });
+  }
+
   it('takes a JWT for the RFC 9068 access token that it is', async () => {
     const server = await discover('oauth2');
     const client: oauth.Client = { client_id: jwt.client_id };
@@ -110,6 +143,25 @@ describe('Y11 openid-client', () => {
       });
     }
   }
+
+  for (const authenticate of [openid.ClientSecretBasic, openid.ClientSecretPost]) {
+    it(`introspects and revokes by ${authenticate.name}`, async () => {
+      const config = await openid.discovery(
+        new URL(issuer),
+        jwt.client_id,
+        undefined,
+        authenticate(jwt.credentials.secret),
+        { execute: [openid.allowInsecureRequests] },
+      );
+      const { access_token } = await openid.clientCredentialsGrant(config, { scope: SCOPE });
+      const told = await openid.tokenIntrospection(config, access_token, { token_type_hint: 'access_token' });
+      expect(told).toMatchObject({ active: true, sub: jwt.id, aud: issuer, scope: SCOPE, token_type: 'Bearer' });
+      await openid.tokenRevocation(config, access_token);
+      expect(await openid.tokenIntrospection(config, access_token)).toEqual({ active: false });
+      expect(await companies(access_token)).toBe(401);
+      await openid.tokenRevocation(config, 'unknown');
+    });
+  }
 });
 
 /** Their own signers, with keys of WebCrypto: openid-client and oauth4webapi say `Ed25519`, give `aud` as the issuer, and send nbf. */
@@ -163,6 +215,17 @@ describe('Y11 private_key_jwt', () => {
 });
 
 describe('Y11 simple-oauth2', () => {
+  it('revokes, and parses the answer', async () => {
+    const client = new ClientCredentials({
+      client: opaque.credentials,
+      auth: { tokenHost: issuer, tokenPath: '/oauth/token', revokePath: '/oauth/revoke' },
+    });
+    const granted = await client.getToken({ scope: SCOPE });
+    expect(await companies(granted.token.access_token as string)).toBe(200);
+    await granted.revoke('access_token');
+    expect(await companies(granted.token.access_token as string)).toBe(401);
+  });
+
   for (const authorizationMethod of ['header', 'body'] as const) {
     for (const bodyFormat of ['form', 'json'] as const) {
       it(`authenticates in the ${authorizationMethod} with a ${bodyFormat} body`, async () => {

@@ -11,6 +11,7 @@ import type { ServiceAccount } from '../service-account.entity.js';
 import { ServiceAccounts } from '../service-accounts.service.js';
 import { Credential } from './credential.entity.js';
 import type { CredentialKind, CredentialSettings, CredentialView } from './credential-kind.js';
+import { CredentialQuota } from './credential-quota.js';
 
 /** What a revocation did (CONTRACT §7). */
 export interface Receipt extends Barrier {
@@ -29,6 +30,7 @@ export class Credentials {
     private readonly changes: Changes,
     private readonly revocations: Revocations,
     private readonly audit: AuditLog,
+    private readonly quota: CredentialQuota,
     private readonly clock: Clock,
   ) {}
 
@@ -149,6 +151,7 @@ export class Credentials {
     const living = { organizationId, serviceAccountId: account.id, kind: kind.name, revokedAt: IsNull() };
     if ((await change.tx.countBy(Credential, living)) >= kind.limit)
       throw problem('limit_reached', `An account has at most ${kind.limit} of these that are not revoked`);
+    await this.quota.assertRoom(change.tx, organizationId);
     const now = this.clock.now();
     const id = uuidv7(now);
     const { columns, shown } = kind.mint(id, settings);
