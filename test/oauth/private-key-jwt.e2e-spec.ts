@@ -1,5 +1,8 @@
+import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { SingleUses } from '../../src/changes/single-use.js';
+import { Unavailable } from '../../src/kernel/problem.js';
+import { ClientAuthentication } from '../../src/oauth/client-authentication.js';
 import {
   ALGORITHMS,
   claimsOf,
@@ -137,6 +140,44 @@ describe('one use', () => {
         expect(mine.sort()).toEqual([200, ...Array(11).fill(401)]);
       }
       expect(await issuedTo(service, account)).toBe(before + 12 + 3);
+    }
+  });
+
+  it('CA-19 I5 where nothing is issued, authenticating uses it up by itself: one of many, on two instances', async () => {
+    const request = (client_assertion: string) => ({
+      parameters: { client_assertion_type: JWT_BEARER, client_assertion },
+      http: {
+        headers: {},
+        raw: { rawHeaders: [] },
+        url: '/oauth/elsewhere',
+        id: randomUUID(),
+        ip: '127.0.0.1',
+      } as never,
+    });
+    const authenticate = (instance: TestService, assertion: string) =>
+      instance.app
+        .get(ClientAuthentication)
+        .authenticate(request(assertion))
+        .then(
+          ({ client }) => client.id,
+          (error) => (error instanceof Unavailable ? 'unavailable' : error.description),
+        );
+    for (let round = 0; round < 5; round++) {
+      const assertion = jwt(key, {}, claimsOf(account, { aud: `${ISSUER}/oauth/elsewhere` }));
+      const asked = Array.from({ length: 12 }, (_, i) => authenticate(i % 2 ? service : other, assertion));
+      expect((await Promise.all(asked)).sort()).toEqual([account.id, ...Array(11).fill(REPLAYED)].sort());
+    }
+    const spent = jwt(key, {}, claimsOf(account));
+    expect(await authenticate(other, spent)).toBe(account.id);
+    expectOAuthError(await present(service, spent), 401, 'invalid_client', REPLAYED);
+    const issued = jwt(key, {}, claimsOf(account));
+    expectToken(await present(service, issued), SCOPE);
+    expect(await authenticate(other, issued)).toBe(REPLAYED);
+    await service.database.query('ALTER TABLE assertion_jti ADD CONSTRAINT full_check CHECK (false) NOT VALID');
+    try {
+      expect(await authenticate(service, jwt(key, {}, claimsOf(account)))).toBe('unavailable'); // PJ-23
+    } finally {
+      await service.database.query('ALTER TABLE assertion_jti DROP CONSTRAINT full_check');
     }
   });
 
