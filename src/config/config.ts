@@ -164,6 +164,18 @@ export class Config {
   @Max(1000)
   MAX_SECRETS_PER_ACCOUNT: number = 20;
 
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_PERSONAL_ACCESS_TOKENS must be a whole number' })
+  @Min(1)
+  @Max(1000)
+  MAX_PERSONAL_ACCESS_TOKENS: number = 50;
+
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_PAT_LIFETIME_DAYS must be a whole number' })
+  @Min(1)
+  @Max(3650)
+  MAX_PAT_LIFETIME_DAYS: number = 365;
+
   /** How long verifiers may cache the JWKS; a new signing key is published for twice as long before it signs. */
   @Type(() => Number)
   @IsInt({ message: 'JWKS_MAX_AGE_SECONDS must be a whole number' })
