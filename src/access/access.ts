@@ -13,7 +13,7 @@ import { Keyring } from '../keyring/keyring.js';
 import { Organizations } from '../organizations/organizations.service.js';
 import { Sessions } from '../organizations/sessions.service.js';
 import { RevocationView } from '../revocation/revocation-view.js';
-import { actorOf, TokenRejected, Tokens } from '../tokens/tokens.service.js';
+import { TokenRejected, Tokens } from '../tokens/tokens.service.js';
 import { readSessionCookie } from './session-cookie.js';
 
 /** Who may call a route. There is no default: a route that says nothing is denied. */
@@ -50,7 +50,11 @@ export const RequireScopes = (...scopes: [string, ...string[]]) => guarded({ kin
 export const SignedIn = () => guarded({ kind: 'signed-in' });
 /** Any authenticated caller, whatever its scopes. */
 export const AnyCaller = () => guarded({ kind: 'any' });
-/** A person must have authenticated within the last ten minutes. */
+/**
+ * A person at a session must have authenticated within the last ten minutes. A bearer token passes, a person's own too: nobody is
+ * there to be asked, its scopes say what it is trusted with, and E4 manages principals by one that holds `admin:access`. So a token
+ * with that scope makes credentials of accounts; what must be nobody's but a person's (their own tokens, SC-07) is `SignedIn` as well.
+ */
 export const StepUp = () => SetMetadata(STEP_UP, true);
 
 declare module 'fastify' {
@@ -176,14 +180,16 @@ export class AccessGuard implements CanActivate {
       throw this.refuse('invalid_request', 'The Authorization header is not one bearer token', 400);
     if (text === MISSING) throw problem('unauthenticated', { headers: { 'WWW-Authenticate': bearerChallenge() } });
     try {
-      const { token, client, scopes } = await this.tokens.verify(text as string);
+      const { token, actor, scopes, holds } = await this.tokens.verify(text as string);
+      // A personal access token is its own credential: there is nothing issued on it that had an id beside.
+      const personal = token.id === token.credentialId;
       return {
-        actor: actorOf(client),
+        actor,
         organizationId: token.organizationId,
         scopes: new Set(scopes),
-        credential: { type: 'secret', id: token.credentialId },
-        tokenId: token.id,
-        holds: token.holds,
+        credential: { type: personal ? 'personal_access_token' : 'secret', id: token.credentialId },
+        tokenId: personal ? null : token.id,
+        holds,
         authenticatedAt: null,
         request: requestInfo(request),
       };

@@ -5,12 +5,15 @@ import { KeyringModule } from '../keyring/keyring.module.js';
 import { OrganizationsModule } from '../organizations/organizations.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
+import { TokensModule } from '../tokens/tokens.module.js';
 import { AuditController } from './audit.controller.js';
 import { HealthController } from './health.controller.js';
 import { OrganizationsController } from './organizations.controller.js';
+import { PersonalAccessTokensController } from './personal-access-tokens.controller.js';
 import { ScopesController } from './scopes.controller.js';
 import { SecretsController } from './secrets.controller.js';
 import { ServiceAccountsController } from './service-accounts.controller.js';
+import { ServicePrincipalsController } from './service-principals.controller.js';
 import { SessionController } from './session.controller.js';
 import { UsersController } from './users.controller.js';
 
@@ -23,6 +26,7 @@ import { UsersController } from './users.controller.js';
     OrganizationsModule,
     RevocationModule,
     ServiceAccountsModule,
+    TokensModule,
   ],
   controllers: [
     SessionController,
@@ -31,6 +35,8 @@ import { UsersController } from './users.controller.js';
     ScopesController,
     ServiceAccountsController,
     SecretsController,
+    ServicePrincipalsController,
+    PersonalAccessTokensController,
     AuditController,
     HealthController,
   ],

@@ -210,7 +210,7 @@ const settings = (body: Partial<CreateServiceAccount>): Partial<AccountSettings>
   clientAuthMethods: body.client_auth_methods,
 });
 
-const view = (account: ServiceAccount): ServiceAccountView => ({
+export const view = (account: ServiceAccount): ServiceAccountView => ({
   id: account.id,
   client_id: clientIdOf(account.id),
   name: account.name,
