@@ -286,7 +286,6 @@ export const OPEN = {
   'later: the export': 'AU-05',
   'later: the sealed log': 'AU-08 AU-10 AU-13 AU-16 AU-17 FI-21',
   'later: rate limits an organization': 'RL-01 RL-05 RL-08 E9 FI-28',
-  'later: personal access tokens': 'SC-07 SC-08 E4 E7',
   'nothing is fetched: there is no jwks_uri and no federation yet': 'SS-01 SS-02 SS-04 SS-05',
   'HTTP/2 is not on': 'DS-10',
   'no field takes nested objects or free labels': 'IN-05',

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { join, PASSWORD, startPatient, tokenOf } from '../support/people.js';
+import { inDays, makeFor, makeOwn } from '../support/personal-access-tokens.js';
 import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
 import {
   ADMIN,
@@ -59,7 +60,13 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
     headers: { 'content-type': 'application/x-www-form-urlencoded', authorization: basic(account.credentials) },
     action: 'token.issued',
   };
-  const ids = { id: account.id, secret_id: account.secret.id, realm: 'gatehouse' };
+  const doomedToken = (await makeOwn(admin, ['companies:read'])).id;
+  const ids = {
+    id: account.id,
+    secret_id: account.secret.id,
+    token_id: (await makeFor(admin, account.id, ['companies:read'])).id,
+    realm: 'gatehouse',
+  };
   const of = (url: string, rest: Omit<Call, 'path'> & { action: string }, own: Record<string, string> = {}) => ({
     headers: mine,
     body: {},
@@ -129,6 +136,35 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       { body: { overlap_seconds: 3600 }, action: 'service_account.secret.created' },
     ],
     ['POST', '/api/v1/service-accounts/:id/secrets/:secret_id/revoke', { action: 'service_account.secret.revoked' }],
+    [
+      'POST',
+      '/api/v1/personal-access-tokens',
+      {
+        body: { label: 'New', scopes: ['companies:read'], expires_at: inDays(1) },
+        action: 'personal_access_token.created',
+      },
+    ],
+    [
+      'POST',
+      '/api/v1/personal-access-tokens/:id/revoke',
+      { action: 'personal_access_token.revoked' },
+      { id: doomedToken },
+    ],
+    [
+      'POST',
+      '/api/v1/developer/service-principals',
+      { body: { name: 'New principal', scopes: [] }, action: 'service_account.created' },
+    ],
+    [
+      'POST',
+      '/api/v1/developer/service-principals/:id/tokens',
+      { body: { name: 'New', scopes: ['companies:read'] }, action: 'personal_access_token.created' },
+    ],
+    [
+      'POST',
+      '/api/v1/developer/service-principals/:id/tokens/:token_id/revoke',
+      { action: 'personal_access_token.revoked' },
+    ],
     ...['', '/api/v1'].flatMap((base): typeof all => [
       ['POST', `${base}/companies`, { body: { name: 'New' }, action: 'company.created' }],
       [

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { join, startPatient, tokenOf } from '../support/people.js';
+import { makeFor, makeOwn } from '../support/personal-access-tokens.js';
 import { fill, type Route, withRoutes } from '../support/routes.js';
 import { type Answer, bearer, type Session, TestService } from '../support/service.js';
 
@@ -31,11 +32,16 @@ async function make(name: string): Promise<Things> {
   await admin.post(`/companies/${company.id}/employees`, { name: `${name} clerk` });
   const event = (await admin.get('/audit-events?limit=1')).json.data[0];
   const session = (await admin.get('/sessions')).json.data[0];
+  const own = await makeOwn(admin, ['companies:read']);
+  const token = await makeFor(admin, account.id, ['companies:read']);
   const ids = {
     organizations: organization.id,
     users: admin.userId,
     'service-accounts': account.id,
     secret_id: account.secret.id,
+    'service-principals': account.id,
+    token_id: token.id,
+    'personal-access-tokens': own.id,
     companies: company.id,
     'audit-events': event.id,
     sessions: session.id,
@@ -66,6 +72,7 @@ const collection = (url: string) => /([a-z-]+)\/:id/.exec(url)![1];
 const BODIES: Record<string, Record<string, unknown>> = {
   'POST /companies/:id/employees': { name: 'Mole' },
   'POST /api/v1/companies/:id/employees': { name: 'Mole' },
+  'POST /api/v1/developer/service-principals/:id/tokens': { name: 'Mole', scopes: ['companies:read'] },
 };
 
 describe('ids of another organization', () => {
@@ -88,17 +95,18 @@ describe('ids of another organization', () => {
     expect(withId().length).toBeGreaterThan(20);
     const before = await fingerprint();
     for (const { method, url } of withId()) {
-      const theirs = { id: b.ids[collection(url)], secret_id: b.ids.secret_id };
+      const theirs = { ...b.ids, id: b.ids[collection(url)] };
       expect(`${url} ${theirs.id}`).toMatch(/ [0-9a-f-]{36}$/); // a new kind of thing must be made above
-      const nobodys = { id: randomUUID(), secret_id: randomUUID() };
+      const nobodys = { id: randomUUID(), secret_id: randomUUID(), token_id: randomUUID() };
       const body = BODIES[`${method} ${url}`] ?? (method === 'GET' || method === 'HEAD' ? undefined : {});
       for (const headers of [{ cookie: a.admin.cookie }, bearer(a.token)]) {
         const [foreign, random] = await Promise.all(
           [theirs, nobodys].map((ids) => service.request(method, fill(url, ids), { body, headers })),
         );
         expect(visible(foreign)).toEqual(visible(random));
-        // The platform's own routes and a person's sessions are closed before any id is looked at.
-        const closed = /\/organizations\//.test(url) || ('authorization' in headers && /sessions/.test(url));
+        // The platform's own routes, a person's sessions and tokens are closed before any id is looked at.
+        const personal = /sessions|personal-access-tokens/.test(url);
+        const closed = /\/organizations\//.test(url) || ('authorization' in headers && personal);
         const writes = 'authorization' in headers && method === 'POST' && url.endsWith('employees');
         expect(`${method} ${url} ${foreign.status}`).toBe(`${method} ${url} ${closed || writes ? 403 : 404}`);
       }
@@ -106,7 +114,9 @@ describe('ids of another organization', () => {
     expect(await fingerprint()).toBe(before);
   });
 
-  it('TN-01 an own account with another organization’s secret', async () => {
+  it('TN-01 an own account with another organization’s secret or token', async () => {
+    const foreign = `/developer/service-principals/${a.ids['service-accounts']}/tokens/${b.ids.token_id}/revoke`;
+    expect((await a.admin.post(foreign)).json.code).toBe('not_found');
     for (const verb of ['rotate', 'revoke']) {
       const answer = await a.admin.post(
         `/service-accounts/${a.ids['service-accounts']}/secrets/${b.ids.secret_id}/${verb}`,
@@ -131,10 +141,16 @@ describe('ids of another organization', () => {
     expect([parent.status, parent.json.code]).toEqual([404, 'not_found']);
   });
 
-  it('TN-02 the database itself binds a secret and an employee to their organization', async () => {
+  it('TN-02 the database itself binds a secret, a person’s token and an employee to their organization', async () => {
+    const [{ membership }] = await service.database.query<{ membership: string }>(
+      'SELECT membership_id AS membership FROM credential WHERE id = $1',
+      [b.ids['personal-access-tokens']],
+    );
     for (const sql of [
       `INSERT INTO credential (organization_id, id, kind, service_account_id, hint, hash, hash_key_id, created_by_type, created_by_name)
        VALUES ('${a.organization}', gen_random_uuid(), 'secret', '${b.ids['service-accounts']}', 'x', 'x', gen_random_uuid(), 'x', 'x')`,
+      `INSERT INTO credential (organization_id, id, kind, user_id, membership_id, hint, hash, hash_key_id, scopes, era, epochs, expires_at, created_by_type, created_by_name)
+       VALUES ('${a.organization}', gen_random_uuid(), 'personal_access_token', '${b.ids.users}', '${membership}', 'x', 'x', gen_random_uuid(), '{}', 1, '{0,0}', now(), 'x', 'x')`,
       `INSERT INTO employee (organization_id, id, company_id, name, created_by)
        VALUES ('${a.organization}', gen_random_uuid(), '${b.ids.companies}', 'x', gen_random_uuid())`,
     ])
@@ -160,7 +176,15 @@ describe('lists', () => {
   });
 
   it('TN-07 every list holds one’s own rows alone, and takes no other organization’s cursor', async () => {
-    for (const path of ['/users', '/service-accounts', '/companies', '/audit-events', '/revocations']) {
+    for (const path of [
+      '/users',
+      '/service-accounts',
+      '/developer/service-principals',
+      '/personal-access-tokens',
+      '/companies',
+      '/audit-events',
+      '/revocations',
+    ]) {
       const own = (await a.admin.get(`${path}?limit=200`)).text;
       for (const id of Object.values(b.ids)) expect(own).not.toContain(id);
     }
