@@ -32,6 +32,8 @@ export const AUDIT_ACTIONS = {
   'service_account.secret.revoked': 'A secret was revoked: the tokens issued on it ended',
   'service_account.key.created': 'A public key was registered',
   'service_account.key.revoked': 'A public key was revoked: the tokens issued on it ended',
+  'personal_access_token.created': 'A personal access token was made',
+  'personal_access_token.revoked': 'A personal access token was revoked',
   'company.created': 'A company was created',
   'company.updated': 'A company was changed',
   'employee.created': 'An employee was pushed to a company',

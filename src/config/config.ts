@@ -211,6 +211,18 @@ export class Config {
   MAX_SECRETS_PER_ACCOUNT: number = 20;
 
   @Type(() => Number)
+  @IsInt({ message: 'MAX_PERSONAL_ACCESS_TOKENS must be a whole number' })
+  @Min(1)
+  @Max(1000)
+  MAX_PERSONAL_ACCESS_TOKENS: number = 50;
+
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_PAT_LIFETIME_DAYS must be a whole number' })
+  @Min(1)
+  @Max(3650)
+  MAX_PAT_LIFETIME_DAYS: number = 365;
+
+  @Type(() => Number)
   @IsInt({ message: 'MAX_KEYS_PER_ACCOUNT must be a whole number' })
   @Min(1)
   @Max(1000)
