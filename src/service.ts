@@ -9,7 +9,7 @@ import { EmbeddedPostgres } from './database/embedded-postgres.js';
 import { migrate } from './database/migrate.js';
 import { createApp, drain } from './http.js';
 import { StartupError } from './kernel/startup-error.js';
-import { readMasterKey } from './keyring/master-key.js';
+import { readMasterKeys } from './keyring/master-key.js';
 import { Bootstrap } from './organizations/bootstrap.js';
 import { Sessions } from './organizations/sessions.service.js';
 import { RevocationFeed } from './revocation/revocation-feed.js';
@@ -55,7 +55,7 @@ export async function startService(config: Config, log: Logger, step: (text: str
     const owner: PostgresConnection = embedded?.owner ?? {
       connectionString: config.MIGRATION_DATABASE_URL ?? config.DATABASE_URL,
     };
-    config.masterKey = await readMasterKey(config, application);
+    config.masterKeys = await readMasterKeys(config, application);
     const { version, ran, warnings } = await migrate(owner, application);
     for (const warning of warnings) log.warn(warning);
     step(

@@ -5,8 +5,10 @@ import { KeyringModule } from '../keyring/keyring.module.js';
 import { OrganizationsModule } from '../organizations/organizations.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
+import { TokensModule } from '../tokens/tokens.module.js';
 import { AuditController } from './audit.controller.js';
 import { HealthController } from './health.controller.js';
+import { KeysController } from './keys.controller.js';
 import { OrganizationsController } from './organizations.controller.js';
 import { ScopesController } from './scopes.controller.js';
 import { SecretsController } from './secrets.controller.js';
@@ -23,6 +25,7 @@ import { UsersController } from './users.controller.js';
     OrganizationsModule,
     RevocationModule,
     ServiceAccountsModule,
+    TokensModule,
   ],
   controllers: [
     SessionController,
@@ -32,6 +35,7 @@ import { UsersController } from './users.controller.js';
     ServiceAccountsController,
     SecretsController,
     AuditController,
+    KeysController,
     HealthController,
   ],
 })

@@ -6,6 +6,7 @@ import { Config } from '../config/config.js';
 import { Clock } from '../kernel/clock.js';
 import { Initial1763712000000 } from './migrations/1763712000000-initial.js';
 import { Credentials1763800000000 } from './migrations/1763800000000-credentials.js';
+import { Keys1763800007000 } from './migrations/1763800007000-keys.js';
 
 /** Where a PostgreSQL is and who we are there. */
 export type PostgresConnection = Pick<
@@ -13,7 +14,7 @@ export type PostgresConnection = Pick<
   'connectionString' | 'host' | 'port' | 'user' | 'password' | 'database'
 >;
 
-export const MIGRATIONS = [Initial1763712000000, Credentials1763800000000];
+export const MIGRATIONS = [Initial1763712000000, Credentials1763800000000, Keys1763800007000];
 
 /**
  * A query without an answer in time may still run, and pg would drop the ROLLBACK that waits behind it: the pool would hand on a

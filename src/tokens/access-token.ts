@@ -1,4 +1,5 @@
 import type { Held } from '../kernel/actor.js';
+import type { Key } from '../keyring/keyring.js';
 
 /** What an access token says, whatever its format. Times are NumericDates: seconds since the Unix epoch. */
 export interface AccessToken {
@@ -21,9 +22,13 @@ export interface AccessToken {
 export interface TokenFormat {
   /** As in the account's `token_format`. */
   readonly name: string;
+  /** The keys that it is made with. */
+  readonly purpose: 'token-seal' | 'token-sign';
   /** Whether the text has this format's form, by its shape alone. */
   recognises(text: string): boolean;
-  seal(token: AccessToken): string;
-  /** What a text says that this server has sealed; undefined for any other. Says nothing of expiry or revocation. */
-  open(text: string): AccessToken | undefined;
+  seal(token: AccessToken, key: Key): string;
+  /** The kid that a text of this form names; nothing of it is checked. */
+  kidOf(text: string): string | undefined;
+  /** What a text says that was made with this key; undefined for any other. Says nothing of expiry or revocation. */
+  open(text: string, key: Key): AccessToken | undefined;
 }

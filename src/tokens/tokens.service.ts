@@ -7,6 +7,7 @@ import { Clock } from '../kernel/clock.js';
 import { uuidv7 } from '../kernel/ids.js';
 import { OAuthError } from '../kernel/oauth-error.js';
 import { allowedScopes } from '../kernel/scope.js';
+import { type Key, Keyring } from '../keyring/keyring.js';
 import { type OrganizationFacts, Organizations } from '../organizations/organizations.service.js';
 import { RevocationView } from '../revocation/revocation-view.js';
 import { type AuthenticatedClient, type Client, Clients } from '../service-accounts/clients.js';
@@ -52,9 +53,12 @@ const MAX_TOKEN_LENGTH = 8192;
 export class Tokens {
   /** Texts that were opened: the signature need not be checked again, everything else is. */
   private readonly opened = new QuickLRU<string, AccessToken>({ maxSize: 20_000 });
+  /** As of which departure of a key from the keyring `opened` holds. */
+  private departures = 0;
 
   constructor(
     @Inject(FORMATS) private readonly formats: readonly TokenFormat[],
+    private readonly keyring: Keyring,
     private readonly view: RevocationView,
     private readonly clients: Clients,
     private readonly organizations: Organizations,
@@ -95,22 +99,28 @@ export class Tokens {
     };
     const format = this.formats.find(({ name }) => name === client.tokenFormat);
     if (!format) throw new Error(`no token format ${client.tokenFormat}`);
-    const text = format.seal(token);
-    // What nobody would accept is not handed out: headers hold 16 KiB.
-    if (text.length > MAX_TOKEN_LENGTH)
-      throw new OAuthError('invalid_scope', 'A token with all these scopes would be too long: ask for fewer');
-    const recorded = await this.recorder.record(
-      {
-        action: 'token.issued',
-        actor: actorOf(client),
-        credentialId: credential.id,
-        tokenId: token.id,
-        changes: { scope: { to: scopes.join(' ') }, expires_at: { to: new Date(expiresAt * 1000).toISOString() } },
-        request,
-      },
-      { era, holds },
-    );
-    return recorded ? { text, expiresIn: expiresAt - issuedAt } : undefined;
+    for (;;) {
+      const key = this.keyring.active(format.purpose);
+      const text = format.seal(token, key);
+      // What nobody would accept is not handed out: headers hold 16 KiB.
+      if (text.length > MAX_TOKEN_LENGTH)
+        throw new OAuthError('invalid_scope', 'A token with all these scopes would be too long: ask for fewer');
+      const recorded = await this.recorder.record(
+        {
+          action: 'token.issued',
+          actor: actorOf(client),
+          credentialId: credential.id,
+          tokenId: token.id,
+          changes: { scope: { to: scopes.join(' ') }, expires_at: { to: new Date(expiresAt * 1000).toISOString() } },
+          request,
+        },
+        { era, holds: [...holds, heldOf(key)] },
+      );
+      if (recorded) return { text, expiresIn: expiresAt - issuedAt };
+      // When it was the key that was revoked meanwhile, the client has no part in it: once more, with the one that took over.
+      await this.keyring.load();
+      if (this.keyring.active(format.purpose).id === key.id) return undefined;
+    }
   }
 
   /**
@@ -118,6 +128,10 @@ export class Tokens {
    * Throws TokenRejected, or Unavailable (503) when this instance could not know.
    */
   async verify(text: string, audience: string = this.config.AUDIENCE): Promise<VerifiedToken> {
+    if (this.departures !== this.keyring.departures) {
+      this.opened.clear();
+      this.departures = this.keyring.departures;
+    }
     const token = this.opened.get(text) ?? this.open(text);
     if (!token.audience.includes(audience)) throw new TokenRejected('wrong_audience');
     if (token.expiresAt * 1000 <= this.clock.now()) throw new TokenRejected('expired');
@@ -140,8 +154,15 @@ export class Tokens {
   private open(text: string): AccessToken {
     const format =
       text.length <= MAX_TOKEN_LENGTH ? this.formats.find((candidate) => candidate.recognises(text)) : undefined;
-    const token = format?.open(text);
-    if (!token) throw new TokenRejected(this.ofOtherEnvironment(text) ? 'other_environment' : 'malformed');
+    const kid = format?.kidOf(text);
+    const key = format && kid !== undefined ? this.keyring.find(format.purpose, kid) : undefined;
+    const said = key && format?.open(text, key);
+    if (!key || !said) {
+      if (kid !== undefined && this.keyring.isRevoked(kid)) throw new TokenRejected('revoked');
+      if (kid !== undefined && !key) this.view.assertFresh(); // it may be of a key that came after the last news
+      throw new TokenRejected(this.ofOtherEnvironment(text) ? 'other_environment' : 'malformed');
+    }
+    const token = { ...said, holds: [...said.holds, heldOf(key)] };
     this.opened.set(text, token);
     return token;
   }
@@ -151,6 +172,9 @@ export class Tokens {
     return /^[A-Za-z0-9]{1,32}_oa2_/.test(text) && text.split('_', 3)[2] === other;
   }
 }
+
+/** A key is revoked once and for all, so its epoch at issue is always 0. */
+const heldOf = (key: Key) => ({ id: key.id, epoch: 0 });
 
 /** The account as the actor of an event: its name is the one of this moment. */
 export const actorOf = (client: Client): Actor => ({

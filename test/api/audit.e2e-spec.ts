@@ -54,6 +54,8 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   const company = (await admin.post('/companies', { name: 'Widgets' })).json.id;
   const paused = (await admin.createAccount(`Paused ${randomUUID()}`)).id;
   await admin.post(`/service-accounts/${paused}/disable`);
+  await platform.post('/keys/rotate', { purpose: 'token-seal' });
+  const { kid } = (await platform.get('/keys')).json.data.find(({ state }: { state: string }) => state === 'retiring');
   const form = {
     body: 'grant_type=client_credentials',
     headers: { 'content-type': 'application/x-www-form-urlencoded', authorization: basic(account.credentials) },
@@ -112,6 +114,8 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       '/api/v1/scopes',
       { body: { name: 'pockets.read', description: 'Read' }, headers: root, action: 'scope.created' },
     ],
+    ['POST', '/api/v1/keys/rotate', { body: { purpose: 'token-sign' }, headers: root, action: 'key.published' }],
+    ['POST', '/api/v1/keys/:kid/revoke', { headers: root, action: 'key.revoked' }, { kid }],
     ['POST', '/api/v1/service-accounts', { body: { name: 'New', scopes: [] }, action: 'service_account.created' }],
     ['PATCH', '/api/v1/service-accounts/:id', { body: { name: 'Renamed' }, action: 'service_account.updated' }],
     [
