@@ -82,8 +82,8 @@ export async function rotateMasterKey(context: Context): Promise<string> {
       const count = await app.get(MasterKeyRotation).run((done, total) => console.log(`${done} of ${total}`));
       const summary = `${count === 0 ? 'Nothing was left to do: every' : 'Every'} key is wrapped by the master key with the id ${masterKeys.currentId}.`;
       return masterKeys.registered === null
-        ? `${summary} It is in ${masterKeys.file}: back it up.`
-        : `${summary} MASTER_KEY_PREVIOUS is needed no more, except for backups of the database made before.`;
+        ? `${summary} It is in ${masterKeys.file}: back it up. Backups of the database made before need the one before.`
+        : `${summary} MASTER_KEY_PREVIOUS is needed no more, but for backups of the database made before.`;
     });
   } finally {
     await lock.end().catch(() => undefined);

@@ -161,6 +161,6 @@ function eraRaise(context: Context): Promise<string> {
       change.forget('era', target, PLATFORM_ORGANIZATION);
       return { era };
     });
-    return `The era is ${result.era}: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.`;
+    return `The era is ${result.era}: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.`;
   });
 }

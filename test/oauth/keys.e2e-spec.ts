@@ -221,6 +221,17 @@ describe('a key that leaked', () => {
     for (const instance of instances) expect(await kids(instance)).toEqual([active]);
   });
 
+  it('P1 a machine revokes the key of its own token: it is answered, and that was its last call', async () => {
+    const root = await service.signIn();
+    const { credentials } = await root.createAccount('Operator', ['platform:admin']);
+    const token = (await service.token(GRANT, credentials)).json.access_token;
+    const revoke = () =>
+      service.request('POST', `/api/v1/keys/${kidOf(token)}/revoke`, { headers: bearer(token), body: {} });
+    const answer = await revoke();
+    expect([answer.status, answer.json.instances]).toEqual([200, { live: 3, confirmed: 3 }]);
+    expectInvalidToken(await revoke(), REVOKED);
+  });
+
   it('what cannot be revoked: keys of no token, retired ones, unknown ones', async () => {
     for (const purpose of ['credential-hash', 'cursor'] as const) {
       const answer = await platform.post(`/keys/${activeKid(purpose)}/revoke`);

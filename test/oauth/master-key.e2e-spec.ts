@@ -2,9 +2,11 @@ import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
 import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals';
 import pg from 'pg';
+import { DataSource } from 'typeorm';
 import { Keyring } from '../../src/keyring/keyring.js';
 import { MasterKeys } from '../../src/keyring/master-keys.js';
 import { Keys } from '../../src/tokens/keys.service.js';
+import { MasterKeyRotation } from '../../src/tokens/master-key-rotation.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { eventsOf, GRANT, PATIENT } from '../support/oauth.js';
 import { CLI, runToEnd } from '../support/processes.js';
@@ -19,17 +21,20 @@ const idOf = (text: string) => MasterKeys.given(text).currentId;
 const ONLY_OLD = { ...PATIENT, MASTER_KEY: OLD };
 const BOTH = { ...PATIENT, MASTER_KEY: NEW, MASTER_KEY_PREVIOUS: OLD };
 const ONLY_NEW = { ...PATIENT, MASTER_KEY: NEW };
-const DONE = `every key is wrapped by the master key with the id ${idOf(NEW)}. MASTER_KEY_PREVIOUS is needed no more, except for backups of the database made before.\n`;
+const DONE = `every key is wrapped by the master key with the id ${idOf(NEW)}. MASTER_KEY_PREVIOUS is needed no more, but for backups of the database made before.\n`;
 
 let database: TestDatabase;
 /** Those that get traffic. */
 let serving: TestService[];
+let load: ReturnType<typeof traffic> | undefined;
 
 beforeEach(async () => {
   database = await createDatabase();
   serving = [];
 });
 afterEach(async () => {
+  await load?.stop();
+  load = undefined;
   for (const instance of serving) await instance.stop();
   await database.drop();
 });
@@ -103,7 +108,7 @@ describe('a new MASTER_KEY', () => {
   it('MD-08 takes over while instances are replaced one by one: no request fails, and new keys are always wrapped by what all have', async () => {
     const a = await start(ONLY_OLD);
     const b = await start(ONLY_OLD);
-    const load = traffic(await accounts(a));
+    load = traffic(await accounts(a));
 
     // 1. Everywhere both, one instance after the other. What is made meanwhile can be opened by those that have the old one alone.
     const a2 = await start(BOTH);
@@ -162,7 +167,7 @@ describe('a new MASTER_KEY', () => {
     const [one] = [await start(BOTH), await start(BOTH)];
     serving.shift();
     await maker.stop();
-    const load = traffic(users);
+    load = traffic(users);
 
     const blocker = new pg.Client(database.superuser);
     await blocker.connect();
@@ -207,6 +212,26 @@ describe('a new MASTER_KEY', () => {
     await load.stop();
     expect(load.failures).toEqual([]);
     expect(load.count()).toBeGreaterThan(20);
+  });
+
+  it('MD-08 a key that is being made while the rotation begins is not left behind', async () => {
+    const maker = await start(ONLY_OLD);
+    const instance = await start(BOTH);
+    serving.shift();
+    await maker.stop();
+    const keyring = instance.app.get(Keyring);
+    const made = await keyring.generate('token-sign', 'ES256');
+    let rotation: Promise<number> | undefined;
+    const progress: string[] = [];
+    await instance.app.get(DataSource).transaction(async (tx) => {
+      await keyring.addPending(tx, made, 60); // wrapped by the old one, and not committed yet
+      rotation = instance.app.get(MasterKeyRotation).run((done, total) => progress.push(`${done} of ${total}`));
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      expect(progress).toEqual([]);
+    });
+    expect(await rotation).toBe(5);
+    expect(progress).toEqual(['1 of 5', '2 of 5', '3 of 5', '4 of 5', '5 of 5']);
+    expect(await wrappedBy()).toEqual({ new: 5 });
   });
 
   it('MD-08 keys without material are none of its business', async () => {

@@ -55,7 +55,7 @@ async function underLoad<T>(work: () => Promise<T>): Promise<T> {
 const aWhile = () => new Promise((resolve) => setTimeout(resolve, 300));
 const rotate = () => runToEnd(environment, 'master-key', 'rotate');
 const DONE =
-  /very key is wrapped by the master key with the id [0-9a-f]{16}\. It is in \S+master\.key: back it up\.\n$/;
+  /very key is wrapped by the master key with the id [0-9a-f]{16}\. It is in \S+master\.key: back it up\. Backups of the database made before need the one before\.\n$/;
 
 beforeAll(async () => {
   environment = { DATA_DIR: dataDir(), PORT: await freePort() };

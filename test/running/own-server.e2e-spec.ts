@@ -180,7 +180,7 @@ describe('the operator’s commands', () => {
     expect(await said('keys', 'rotate', 'signing')).toEqual([0, stdout, '']); // under way already
     expect(await said('era', 'raise')).toEqual([
       0,
-      'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.\n',
+      'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
       '',
     ]);
     expect(await said('migration', 'revert')).toEqual([0, 'Took back the newest migration.\n', '']);
