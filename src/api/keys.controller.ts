@@ -1,19 +1,56 @@
-import { Body, Controller, Get, HttpCode, Param, Post, Query } from '@nestjs/common';
-import { ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
-import { IsIn, IsString, MaxLength } from 'class-validator';
+import { Body, Controller, Get, HttpCode, Param, Post, Query, Res } from '@nestjs/common';
+import {
+  ApiCreatedResponse,
+  ApiOkResponse,
+  ApiOperation,
+  ApiProperty,
+  ApiPropertyOptional,
+  ApiTags,
+} from '@nestjs/swagger';
+import { IsIn, IsObject, IsString, MaxLength } from 'class-validator';
+import type { FastifyReply } from 'fastify';
 import { CurrentCaller, RequireScopes, StepUp } from '../access/access.js';
-import { Omittable } from '../access/fields.js';
+import { IsInstant, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
+import { created } from '../access/replay.js';
 import type { Caller } from '../kernel/actor.js';
 import { Cursors } from '../keyring/cursors.js';
-import type { KeyRecord } from '../keyring/keyring.js';
-import { Keys, ROTATING, type Rotating } from '../tokens/keys.service.js';
-import { Instances } from './secrets.controller.js';
+import { Credentials } from '../service-accounts/credentials/credentials.service.js';
+import { PublicKeyKind } from '../service-accounts/credentials/public-key.js';
+import { KEY_ALGORITHMS } from '../service-accounts/credentials/read-public-key.js';
+import { Creator, Receipt } from './secrets.controller.js';
 
-export class RotateKey {
-  /** `token-sign` signs JWTs, `token-seal` seals opaque tokens, `credential-hash` hashes secrets and sessions. */
-  @IsIn(ROTATING)
-  purpose: Rotating;
+export class CreateKey {
+  @Omittable()
+  @IsString()
+  @MaxLength(128)
+  label?: string;
+
+  /** The public key as a JWK (RFC 7517), or else `pem`: Ed25519, P-256, or RSA of 2048 bits and more. */
+  @Omittable()
+  @IsObject()
+  @ApiPropertyOptional({
+    type: 'object',
+    additionalProperties: true,
+    example: { kty: 'OKP', crv: 'Ed25519', x: '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo' },
+  })
+  jwk?: Record<string, unknown>;
+
+  /** `PUBLIC KEY`, or the `CERTIFICATE` that it stands in. */
+  @Omittable()
+  @IsString()
+  @MaxLength(16_384)
+  pem?: string;
+
+  /** The one algorithm that the key is good for. Left out: that of the JWK's `alg`, or of the key's type; for RSA PS256. */
+  @Omittable()
+  @IsIn([...KEY_ALGORITHMS, 'Ed25519'])
+  alg?: string;
+
+  /** When it ends by itself. No token issued on it lives longer. */
+  @Omittable()
+  @IsInstant()
+  expires_at?: string;
 }
 
 export class RevokeKey {
@@ -24,23 +61,39 @@ export class RevokeKey {
   reason?: string;
 }
 
-/** Never the material. */
-export class KeyView {
+/** RFC 7517: its public members. */
+export class KeyJwk {
+  @ApiProperty({ enum: ['OKP', 'EC', 'RSA'] })
+  kty: string;
+  /** As it was given, else the thumbprint. */
   kid: string;
-  purpose: string;
-  algorithm: string;
-  @ApiProperty({ enum: ['pending', 'active', 'retiring', 'retired', 'revoked'] })
-  state: string;
-  /** Names the master key that wraps it; null when its material is destroyed. */
-  master_key_id: string | null;
+  @ApiProperty({ enum: ['sig'] })
+  use: string;
+  @ApiProperty({ enum: KEY_ALGORITHMS })
+  alg: string;
+  /** Of an Ed25519 or P-256 key: `crv`, `x`; of the latter `y`. */
+  crv?: string;
+  x?: string;
+  y?: string;
+  /** Of an RSA key: `n`, `e`. */
+  n?: string;
+  e?: string;
+}
+
+export class KeyView {
+  /** A `kid` in an assertion's header may be this, or `kid`, or that of `jwk`. */
+  id: string;
+  label: string;
+  /** The thumbprint of RFC 7638. */
+  kid: string;
+  @ApiProperty({ enum: KEY_ALGORITHMS })
+  alg: string;
+  jwk: KeyJwk;
+  created_by: Creator;
   created_at: Date;
-  /** When it is to be used at the earliest. */
-  activates_at: Date;
-  activated_at: Date | null;
-  retiring_at: Date | null;
-  retired_at: Date | null;
+  expires_at: Date | null;
   revoked_at: Date | null;
-  revoked_reason: string | null;
+  last_token_issued_at: Date | null;
 }
 
 export class KeyPage {
@@ -48,84 +101,60 @@ export class KeyPage {
   next_cursor: string | null;
 }
 
-export class KeyReceipt {
-  revocation_id: string;
-  revoked_at: Date;
-  kid: string;
-  /** The key in use now. */
-  active_kid: string;
-  /** When the last token made with it has expired at the latest. */
-  tokens_expire_by: Date;
-  /** Until when a verifier elsewhere may go on with a copy of the JWKS that holds the key, unless it fetches anew; null for sealing keys. */
-  jwks_cached_until: Date | null;
-  instances: Instances;
-  waited_ms: number;
-  bound_ms: number;
-}
-
-@ApiTags('Keys')
-@Controller('api/v1/keys')
-@RequireScopes('platform:admin')
+@ApiTags('Public keys')
+@Controller('api/v1/service-accounts/:id/keys')
+@RequireScopes('admin:access')
 export class KeysController {
   constructor(
-    private readonly keys: Keys,
+    private readonly credentials: Credentials,
+    private readonly kind: PublicKeyKind,
     private readonly cursors: Cursors,
   ) {}
 
   @Get()
-  @ApiOperation({ operationId: 'listKeys', summary: 'The keys of the platform, newest first; never their material' })
+  @ApiOperation({ operationId: 'listKeys', summary: "List an account's public keys" })
   @ApiOkResponse({ type: KeyPage })
-  list(@Query() query: PageQuery): Promise<KeyPage> {
-    const fetch = async (limit: number, after?: readonly string[]) =>
-      (await this.keys.list(limit, after?.[0])).map(view);
-    return page(this.cursors, { route: 'keys' }, query, fetch, ({ kid }) => [kid]);
+  list(@CurrentCaller() caller: Caller, @Param('id') id: string, @Query() query: PageQuery): Promise<KeyPage> {
+    const list = { route: 'keys', organization: caller.organizationId, id };
+    return page(this.cursors, list, query, (limit, after) =>
+      this.credentials.list(caller.organizationId, this.kind, id, limit, after?.[0]),
+    );
   }
 
-  @Post('rotate')
-  @HttpCode(200)
+  @Post()
   @StepUp()
   @ApiOperation({
-    operationId: 'rotateKey',
-    summary: 'Begin a rotation',
+    operationId: 'createKey',
+    summary: 'Register a public key',
     description:
-      'Answers with the next key: pending until verifiers have had time to see it (a signing key), or in use at once. A rotation that is under way is not begun twice.',
+      'Its private half signs the assertions of `private_key_jwt` (RFC 7523). An account holds several, so that a pair is rotated by registering the next one, and then revoking the old. Keys are given here and never fetched: there is no `jwks_uri`.',
   })
-  @ApiOkResponse({ type: KeyView })
-  async rotate(@CurrentCaller() caller: Caller, @Body() { purpose }: RotateKey): Promise<KeyView> {
-    return view(await this.keys.rotate(purpose, caller));
+  @ApiCreatedResponse({ type: KeyView })
+  async create(
+    @CurrentCaller() caller: Caller,
+    @Param('id') id: string,
+    @Body() { expires_at, ...given }: CreateKey,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<KeyView> {
+    const expiresAt = expires_at === undefined ? undefined : new Date(expires_at);
+    return created(reply, await this.credentials.create(caller, this.kind, id, { ...given, expiresAt }));
   }
 
-  @Post(':kid/revoke')
+  @Post(':key_id/revoke')
   @HttpCode(200)
-  @StepUp()
   @ApiOperation({
     operationId: 'revokeKey',
-    summary: 'Revoke a key that leaked, and every token made with it',
+    summary: 'Revoke a public key and its tokens',
     description:
-      'Kills every token that was signed or sealed with the key, on every instance, and takes it out of the JWKS, before it answers. ' +
-      'The next key takes over at once. Who verifies JWTs with a cached JWKS must fetch it anew: until `jwks_cached_until` they may go on with the old one.',
+      'Kills every token that was issued on the key, on every instance, before it answers. Tokens of its siblings live on. A revoked key is never taken again.',
   })
-  @ApiOkResponse({ type: KeyReceipt })
+  @ApiOkResponse({ type: Receipt })
   revoke(
     @CurrentCaller() caller: Caller,
-    @Param('kid') kid: string,
+    @Param('id') id: string,
+    @Param('key_id') keyId: string,
     @Body() { reason }: RevokeKey,
-  ): Promise<KeyReceipt> {
-    return this.keys.revoke(kid, caller, reason);
+  ): Promise<Receipt> {
+    return this.credentials.revoke(caller, this.kind, id, keyId, reason);
   }
 }
-
-const view = (key: KeyRecord): KeyView => ({
-  kid: key.kid,
-  purpose: key.purpose,
-  algorithm: key.algorithm,
-  state: key.state,
-  master_key_id: key.masterKeyId,
-  created_at: key.createdAt,
-  activates_at: key.activatesAt,
-  activated_at: key.activatedAt,
-  retiring_at: key.retiringAt,
-  retired_at: key.retiredAt,
-  revoked_at: key.revokedAt,
-  revoked_reason: key.revokedReason,
-});

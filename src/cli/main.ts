@@ -4,7 +4,7 @@ import { Changes } from '../changes/changes.js';
 import { MIGRATIONS } from '../database/database.module.js';
 import { connect, migrate, revertLast } from '../database/migrate.js';
 import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
-import { Problem } from '../kernel/problem.js';
+import { Problem, Unavailable } from '../kernel/problem.js';
 import { StartupError } from '../kernel/startup-error.js';
 import { Sessions } from '../organizations/sessions.service.js';
 import { FloorFile } from '../revocation/floor.js';
@@ -92,10 +92,16 @@ async function main(args: string[]): Promise<number> {
     console.log(await withDatabase((context) => run(context, input)));
     return 0;
   } catch (error) {
-    if (!(error instanceof StartupError) && !(error instanceof Problem)) throw error;
-    console.error(error.message);
-    return error instanceof StartupError ? error.exitCode : 1;
+    if (error instanceof StartupError) return failed(error, error.exitCode);
+    if (error instanceof Unavailable) return failed(error, 75); // EX_TEMPFAIL: what was not done can be done by running it again
+    if (error instanceof Problem) return failed(error, 1);
+    throw error;
   }
+}
+
+function failed({ message }: Error, exitCode: number): number {
+  console.error(message);
+  return exitCode;
 }
 
 /** sysexits' EX_USAGE. */

@@ -1,5 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import QuickLRU from 'quick-lru';
+import type { NewAuditEvent } from '../audit/audit-event.js';
 import { Recorder } from '../changes/recorder.js';
 import { Config } from '../config/config.js';
 import type { Actor, RequestInfo } from '../kernel/actor.js';
@@ -38,6 +39,8 @@ export interface VerifiedToken {
   organization: OrganizationFacts;
   /** Those of the token that the account may still use. */
   scopes: string[];
+  /** Those of the token that were asked about and that the account may still ask for. */
+  audience: string[];
 }
 
 export interface IssuedToken {
@@ -55,6 +58,8 @@ export class Tokens {
   private readonly opened = new QuickLRU<string, AccessToken>({ maxSize: 20_000 });
   /** As of which departure of a key from the keyring `opened` holds. */
   private departures = 0;
+  /** What our own resources are to a token. */
+  private readonly own: readonly string[];
 
   constructor(
     @Inject(FORMATS) private readonly formats: readonly TokenFormat[],
@@ -65,15 +70,23 @@ export class Tokens {
     private readonly recorder: Recorder,
     private readonly clock: Clock,
     private readonly config: Config,
-  ) {}
+  ) {
+    this.own = [config.AUDIENCE];
+  }
+
+  /** RFC 8707: our own audience, or one that the account is set to and that the platform still has. */
+  mayAskFor(client: Client, audience: string): boolean {
+    if (audience === this.config.AUDIENCE) return true;
+    return client.resources.includes(audience) && this.config.RESOURCES.includes(audience);
+  }
 
   /**
    * Issues a token on what a client proved. It is handed out only once its issuance is on disk and all that it hangs on was found
    * unchanged in that same statement; undefined when something was revoked meanwhile, and then nothing was issued.
-   * Throws Unavailable when this instance is blind or the event could not be recorded.
+   * Throws UsedBefore when the proof was one that is good for one request, and Unavailable when this instance is blind or the event could not be recorded.
    */
   async issue(
-    { client, organization, credential, holds }: AuthenticatedClient,
+    { client, organization, credential, holds, once }: AuthenticatedClient,
     scopes: readonly string[],
     audience: readonly string[],
     request: RequestInfo,
@@ -99,23 +112,30 @@ export class Tokens {
     };
     const format = this.formats.find(({ name }) => name === client.tokenFormat);
     if (!format) throw new Error(`no token format ${client.tokenFormat}`);
+    const named = audience.join(' ');
+    const event: NewAuditEvent = {
+      action: 'token.issued',
+      actor: actorOf(client),
+      credentialId: credential.id,
+      tokenId: token.id,
+      changes: {
+        scope: { to: scopes.join(' ') },
+        expires_at: { to: new Date(expiresAt * 1000).toISOString() },
+        ...(named !== this.config.AUDIENCE && { audience: { to: named } }),
+        ...(once && { jti_sha256: { to: once.hash.toString('hex') } }),
+      },
+      request,
+    };
     for (;;) {
       const key = this.keyring.active(format.purpose);
       const text = format.seal(token, key);
       // What nobody would accept is not handed out: headers hold 16 KiB.
       if (text.length > MAX_TOKEN_LENGTH)
-        throw new OAuthError('invalid_scope', 'A token with all these scopes would be too long: ask for fewer');
-      const recorded = await this.recorder.record(
-        {
-          action: 'token.issued',
-          actor: actorOf(client),
-          credentialId: credential.id,
-          tokenId: token.id,
-          changes: { scope: { to: scopes.join(' ') }, expires_at: { to: new Date(expiresAt * 1000).toISOString() } },
-          request,
-        },
-        { era, holds: [...holds, heldOf(key)] },
-      );
+        throw new OAuthError(
+          'invalid_scope',
+          'A token with all these scopes and audiences would be too long: ask for fewer',
+        );
+      const recorded = await this.recorder.record(event, { era, holds: [...holds, heldOf(key)], once });
       if (recorded) return { text, expiresIn: expiresAt - issuedAt };
       // When it was the key that was revoked meanwhile, the client has no part in it: once more, with the one that took over.
       await this.keyring.load();
@@ -124,16 +144,12 @@ export class Tokens {
   }
 
   /**
-   * Whether a presented token is good here and now. No I/O but for an account that is not in memory.
-   * Throws TokenRejected, or Unavailable (503) when this instance could not know.
+   * Whether a presented token is good now for one of these audiences; by default for our own resources. No I/O but for an account
+   * that is not in memory. Throws TokenRejected, or Unavailable (503) when this instance could not know.
    */
-  async verify(text: string, audience: string = this.config.AUDIENCE): Promise<VerifiedToken> {
-    if (this.departures !== this.keyring.departures) {
-      this.opened.clear();
-      this.departures = this.keyring.departures;
-    }
-    const token = this.opened.get(text) ?? this.open(text);
-    if (!token.audience.includes(audience)) throw new TokenRejected('wrong_audience');
+  async verify(text: string, audiences: readonly string[] = this.own): Promise<VerifiedToken> {
+    const token = this.open(text);
+    if (!token.audience.some((name) => audiences.includes(name))) throw new TokenRejected('wrong_audience');
     if (token.expiresAt * 1000 <= this.clock.now()) throw new TokenRejected('expired');
     if (!this.view.alive(token)) throw new TokenRejected('revoked');
     const client = this.clients.byId(token.clientId);
@@ -147,11 +163,21 @@ export class Tokens {
       throw new TokenRejected('revoked');
     if (present.epoch > token.holds[1].epoch || organization.epoch > token.holds[0].epoch)
       throw new TokenRejected('revoked');
+    const audience = token.audience.filter((name) => audiences.includes(name) && this.mayAskFor(present, name));
+    if (audience.length === 0) throw new TokenRejected('wrong_audience');
     const allowed = allowedScopes(present.scopes, organization);
-    return { token, client: present, organization, scopes: token.scopes.filter((scope) => allowed.includes(scope)) };
+    const scopes = token.scopes.filter((scope) => allowed.includes(scope));
+    return { token, client: present, organization, scopes, audience };
   }
 
-  private open(text: string): AccessToken {
+  /** What a text says that this server has sealed, dead or alive. Throws TokenRejected for any other. */
+  open(text: string): AccessToken {
+    if (this.departures !== this.keyring.departures) {
+      this.opened.clear();
+      this.departures = this.keyring.departures;
+    }
+    const known = this.opened.get(text);
+    if (known) return known;
     const format =
       text.length <= MAX_TOKEN_LENGTH ? this.formats.find((candidate) => candidate.recognises(text)) : undefined;
     const kid = format?.kidOf(text);

@@ -304,9 +304,9 @@ describe('keys on schedule', () => {
       expect(await kids(instance)).toEqual(published);
       expect(kidOf(await accessToken(instance, jwtAccount))).toBe(active);
     }
-    await at(service, 599_000, () => maintain([service]));
+    await at(service, 570_000, () => maintain([service]));
     expect(kidOf(await accessToken(service, jwtAccount))).toBe(active);
-    await at(service, 605_000, () => maintain([service]));
+    await at(service, 601_000, () => maintain([service]));
     for (const instance of instances) {
       const token = await accessToken(instance, jwtAccount);
       expect([kidOf(token), await statuses(token)]).toEqual([published[1], [200, 200, 200]]);
