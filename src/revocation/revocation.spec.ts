@@ -124,7 +124,7 @@ describe('the feed', () => {
       query: async () => ({ rows: [row], rowCount: 1 }),
     };
     const clock = new HeldClock();
-    const config = Object.assign(new Config(), { DATA_DIR: '/nonexistent' });
+    const config = Object.assign(new Config(), { DATA_DIR: '/nonexistent', masterKeys: { registered: [] } });
     const view = new RevocationView(clock, config);
     const feed = new RevocationFeed({ client: () => client } as unknown as Database, view, clock, config);
     // Nothing is written: the folder of the floor does not exist for this test.

@@ -82,8 +82,8 @@ const visible = ({ status, headers, json, text }: Answer) => ({
   },
 });
 
-const withId = () =>
-  routes.filter(({ url }) => url.includes(':') && !url.includes(':realm') && !url.startsWith('/docs'));
+// Realms and keys are the platform's own, in no organization.
+const withId = () => routes.filter(({ url }) => /:(?!realm|kid)/.test(url) && !url.startsWith('/docs'));
 const collection = (url: string) => /([a-z-]+)\/:id/.exec(url)![1];
 
 /** A body that the route would take, so that the answer is about the id. */
