@@ -117,14 +117,14 @@ class Workers {
     const worker = cluster.fork();
     let refused: StartupError | undefined;
     const disconnected = new Promise((resolve) => worker.once('disconnect', resolve));
-    const ended = once(worker, 'exit').then(
-      async ([code, signal]) => {
+    const ended = new Promise<string>((resolve) => {
+      worker.once('exit', async (code, signal) => {
         await Promise.race([disconnected, sleep(LAST_WORDS_MS)]);
-        return signal ?? `exit code ${code}`;
-      },
-      (error) => error.message, // there was no process to be had
-    );
-    worker.on('error', () => undefined); // what it would end this process with
+        resolve(signal ?? `exit code ${code}`);
+      });
+      // Without a process id there was no process to be had. Any other error an end will follow; unheard it would end this process.
+      worker.on('error', (error) => worker.process.pid ?? resolve(error.message));
+    });
     const listens = new Promise<FirstStart | undefined>((resolve, reject) => {
       worker.on('message', (said: Said) => {
         if (said === 'begin') worker.send(this.connection, () => undefined);

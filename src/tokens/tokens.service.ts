@@ -37,6 +37,8 @@ export interface VerifiedToken {
   organization: OrganizationFacts;
   /** Those of the token that the account may still use. */
   scopes: string[];
+  /** Those of the token that were asked about and that the account may still ask for. */
+  audience: string[];
 }
 
 export interface IssuedToken {
@@ -52,6 +54,8 @@ const MAX_TOKEN_LENGTH = 8192;
 export class Tokens {
   /** Texts that were opened: the signature need not be checked again, everything else is. */
   private readonly opened = new QuickLRU<string, AccessToken>({ maxSize: 20_000 });
+  /** What our own resources are to a token. */
+  private readonly own: readonly string[];
 
   constructor(
     @Inject(FORMATS) private readonly formats: readonly TokenFormat[],
@@ -61,15 +65,23 @@ export class Tokens {
     private readonly recorder: Recorder,
     private readonly clock: Clock,
     private readonly config: Config,
-  ) {}
+  ) {
+    this.own = [config.AUDIENCE];
+  }
+
+  /** RFC 8707: our own audience, or one that the account is set to and that the platform still has. */
+  mayAskFor(client: Client, audience: string): boolean {
+    if (audience === this.config.AUDIENCE) return true;
+    return client.resources.includes(audience) && this.config.RESOURCES.includes(audience);
+  }
 
   /**
    * Issues a token on what a client proved. It is handed out only once its issuance is on disk and all that it hangs on was found
    * unchanged in that same statement; undefined when something was revoked meanwhile, and then nothing was issued.
-   * Throws Unavailable when this instance is blind or the event could not be recorded.
+   * Throws UsedBefore when the proof was one that is good for one request, and Unavailable when this instance is blind or the event could not be recorded.
    */
   async issue(
-    { client, organization, credential, holds }: AuthenticatedClient,
+    { client, organization, credential, holds, once }: AuthenticatedClient,
     scopes: readonly string[],
     audience: readonly string[],
     request: RequestInfo,
@@ -98,28 +110,37 @@ export class Tokens {
     const text = format.seal(token);
     // What nobody would accept is not handed out: headers hold 16 KiB.
     if (text.length > MAX_TOKEN_LENGTH)
-      throw new OAuthError('invalid_scope', 'A token with all these scopes would be too long: ask for fewer');
+      throw new OAuthError(
+        'invalid_scope',
+        'A token with all these scopes and audiences would be too long: ask for fewer',
+      );
+    const named = audience.join(' ');
     const recorded = await this.recorder.record(
       {
         action: 'token.issued',
         actor: actorOf(client),
         credentialId: credential.id,
         tokenId: token.id,
-        changes: { scope: { to: scopes.join(' ') }, expires_at: { to: new Date(expiresAt * 1000).toISOString() } },
+        changes: {
+          scope: { to: scopes.join(' ') },
+          expires_at: { to: new Date(expiresAt * 1000).toISOString() },
+          ...(named !== this.config.AUDIENCE && { audience: { to: named } }),
+          ...(once && { jti_sha256: { to: once.hash.toString('hex') } }),
+        },
         request,
       },
-      { era, holds },
+      { era, holds, once },
     );
     return recorded ? { text, expiresIn: expiresAt - issuedAt } : undefined;
   }
 
   /**
-   * Whether a presented token is good here and now. No I/O but for an account that is not in memory.
-   * Throws TokenRejected, or Unavailable (503) when this instance could not know.
+   * Whether a presented token is good now for one of these audiences; by default for our own resources. No I/O but for an account
+   * that is not in memory. Throws TokenRejected, or Unavailable (503) when this instance could not know.
    */
-  async verify(text: string, audience: string = this.config.AUDIENCE): Promise<VerifiedToken> {
-    const token = this.opened.get(text) ?? this.open(text);
-    if (!token.audience.includes(audience)) throw new TokenRejected('wrong_audience');
+  async verify(text: string, audiences: readonly string[] = this.own): Promise<VerifiedToken> {
+    const token = this.open(text);
+    if (!token.audience.some((name) => audiences.includes(name))) throw new TokenRejected('wrong_audience');
     if (token.expiresAt * 1000 <= this.clock.now()) throw new TokenRejected('expired');
     if (!this.view.alive(token)) throw new TokenRejected('revoked');
     const client = this.clients.byId(token.clientId);
@@ -133,11 +154,17 @@ export class Tokens {
       throw new TokenRejected('revoked');
     if (present.epoch > token.holds[1].epoch || organization.epoch > token.holds[0].epoch)
       throw new TokenRejected('revoked');
+    const audience = token.audience.filter((name) => audiences.includes(name) && this.mayAskFor(present, name));
+    if (audience.length === 0) throw new TokenRejected('wrong_audience');
     const allowed = allowedScopes(present.scopes, organization);
-    return { token, client: present, organization, scopes: token.scopes.filter((scope) => allowed.includes(scope)) };
+    const scopes = token.scopes.filter((scope) => allowed.includes(scope));
+    return { token, client: present, organization, scopes, audience };
   }
 
-  private open(text: string): AccessToken {
+  /** What a text says that this server has sealed, dead or alive. Throws TokenRejected for any other. */
+  open(text: string): AccessToken {
+    const known = this.opened.get(text);
+    if (known) return known;
     const format =
       text.length <= MAX_TOKEN_LENGTH ? this.formats.find((candidate) => candidate.recognises(text)) : undefined;
     const token = format?.open(text);

@@ -233,7 +233,7 @@ describe('WORKERS=2', () => {
 
   it('what keeps a worker from starting ends the service, and is said once', async () => {
     const database = await createDatabase();
-    const settings = { ...serviceEnvironment(database), PORT: environment.PORT, WORKERS: '2' };
+    const settings = serviceEnvironment(database, { PORT: environment.PORT, WORKERS: '2' });
     await fs.mkdir(path.join(settings.DATA_DIR, 'keys'));
     // What another database has left there.
     await fs.writeFile(path.join(settings.DATA_DIR, 'keys', 'floor-1-7.json'), '{"system":"1","era":1,"head":7}');
