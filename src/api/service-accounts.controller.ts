@@ -9,7 +9,7 @@ import {
 } from '@nestjs/swagger';
 import { ArrayMaxSize, IsArray, IsIn, IsInt, IsString, Length, Max, MaxLength, Min, ValidateIf } from 'class-validator';
 import type { FastifyReply } from 'fastify';
-import { CurrentCaller, RequireScopes } from '../access/access.js';
+import { CurrentCaller, EvenOverLimit, RequireScopes } from '../access/access.js';
 import { IsDisplayName, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { created } from '../access/replay.js';
@@ -53,7 +53,7 @@ export class CreateServiceAccount {
   @Max(MAX_TOKEN_TTL_SECONDS)
   token_ttl_seconds?: number;
 
-  /** How it may authenticate: `client_secret_basic`, `client_secret_post`. Null: any of them. */
+  /** How it may authenticate: `client_secret_basic`, `client_secret_post`, `private_key_jwt`. Null: any of them. */
   @ValidateIf((_, value) => value !== undefined && value !== null)
   @IsArray()
   @ArrayMaxSize(10)
@@ -170,6 +170,7 @@ export class ServiceAccountsController {
   }
 
   @Delete(':id')
+  @EvenOverLimit()
   @HttpCode(204)
   @ApiOperation({
     operationId: 'deleteServiceAccount',
@@ -183,6 +184,7 @@ export class ServiceAccountsController {
   }
 
   @Post(':id/disable')
+  @EvenOverLimit()
   @HttpCode(200)
   @ApiOperation({
     operationId: 'disableServiceAccount',

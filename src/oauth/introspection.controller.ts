@@ -12,10 +12,12 @@ import {
 } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { bearerToken, Public } from '../access/access.js';
+import { charge } from '../access/rate-limit.js';
 import { Config } from '../config/config.js';
 import { bearerChallenge, OAuthError } from '../kernel/oauth-error.js';
 import { allowedScopes } from '../kernel/scope.js';
 import type { OrganizationFacts } from '../organizations/organizations.service.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import { TokenRejected, Tokens, type VerifiedToken } from '../tokens/tokens.service.js';
 import { answer } from './answer.js';
 import { ClientAuthentication } from './client-authentication.js';
@@ -38,6 +40,7 @@ export class IntrospectionController {
   constructor(
     private readonly authentication: ClientAuthentication,
     private readonly tokens: Tokens,
+    private readonly limits: RateLimits,
     private readonly config: Config,
   ) {}
 
@@ -65,12 +68,17 @@ export class IntrospectionController {
   @ApiResponse({ status: 403, type: OAuthErrorBody, description: 'The access token lacks `tokens:introspect`' })
   @ApiResponse({ status: 413, type: OAuthErrorBody, description: 'The body is over 16 KiB' })
   @ApiResponse({ status: 415, type: OAuthErrorBody, description: 'The body has another media type' })
-  @ApiResponse({ status: 429, type: OAuthErrorBody, description: 'Too many failed attempts from this address' })
+  @ApiResponse({
+    status: 429,
+    type: OAuthErrorBody,
+    description: "Too many failed attempts from this address, or the organization's rate limit is used up",
+  })
   @ApiResponse({ status: 503, type: OAuthErrorBody, description: 'Revocations cannot be seen' })
   async introspect(@Req() http: FastifyRequest, @Res() reply: FastifyReply): Promise<void> {
     assertRealm(http, this.config);
     const request = readRequest(http);
     const asker = await this.asker(request);
+    await charge(this.limits, asker.organization, reply);
     const { token } = request.parameters;
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing');
     answer(reply, await this.tell(asker, token));

@@ -25,6 +25,17 @@ export class TokenRequest {
   /** With `client_id`, instead of HTTP Basic. */
   @ApiPropertyOptional({ format: 'password' })
   client_secret?: string;
+
+  /** With `client_assertion`, instead of a secret (RFC 7523). */
+  @ApiPropertyOptional({ enum: ['urn:ietf:params:oauth:client-assertion-type:jwt-bearer'] })
+  client_assertion_type?: string;
+
+  /**
+   * A JWT that the client signed with one of its keys: `iss` and `sub` are the client id, `aud` the issuer or this endpoint's URL, `exp`
+   * at most 300 seconds ahead, `jti` new for each request.
+   */
+  @ApiPropertyOptional({ format: 'password', maxLength: 8192 })
+  client_assertion?: string;
 }
 
 export class TokenResponse {

@@ -2,6 +2,7 @@ import { Module } from '@nestjs/common';
 import { PassportModule } from '@nestjs/passport';
 import { ChangesModule } from '../changes/changes.module.js';
 import { OrganizationsModule } from '../organizations/organizations.module.js';
+import { RateLimitsModule } from '../rate-limits/rate-limits.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
 import { ServiceAccounts } from '../service-accounts/service-accounts.service.js';
@@ -20,7 +21,15 @@ const all = <T>(...entries: T[]) => entries;
 
 /** Owns the OAuth endpoints. Refuses to know how tokens are written, and mints none itself. */
 @Module({
-  imports: [PassportModule, ChangesModule, OrganizationsModule, RevocationModule, ServiceAccountsModule, TokensModule],
+  imports: [
+    PassportModule,
+    ChangesModule,
+    OrganizationsModule,
+    RateLimitsModule,
+    RevocationModule,
+    ServiceAccountsModule,
+    TokensModule,
+  ],
   controllers: [TokenController, IntrospectionController, RevocationController, PostOnlyController, MetadataController],
   providers: [
     BasicClientStrategy,

@@ -11,8 +11,10 @@ import {
 } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Public, requestInfo } from '../access/access.js';
+import { charge } from '../access/rate-limit.js';
 import { Config } from '../config/config.js';
 import { OAuthError } from '../kernel/oauth-error.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import { TokenRevocations } from '../tokens/token-revocations.js';
 import { answer } from './answer.js';
 import { ClientAuthentication } from './client-authentication.js';
@@ -27,6 +29,7 @@ export class RevocationController {
   constructor(
     private readonly authentication: ClientAuthentication,
     private readonly revocations: TokenRevocations,
+    private readonly limits: RateLimits,
     private readonly config: Config,
   ) {}
 
@@ -58,6 +61,8 @@ export class RevocationController {
     assertRealm(http, this.config);
     const request = readRequest(http);
     const client = await this.authentication.authenticate(request);
+    // Charged and never refused: a limit that a stolen token has used up must not keep it alive.
+    await charge(this.limits, client.organization, reply, true);
     const { token } = request.parameters;
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing');
     // `token_type_hint` could only speed up a search, and nothing is searched for.

@@ -2,11 +2,14 @@ import { Controller, Inject, Post, Req, Res } from '@nestjs/common';
 import { ApiBasicAuth, ApiBody, ApiConsumes, ApiOperation, ApiResponse, ApiSecurity, ApiTags } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Public, requestInfo } from '../access/access.js';
+import { charge } from '../access/rate-limit.js';
 import { Recorder } from '../changes/recorder.js';
+import { UsedBefore } from '../changes/single-use.js';
 import { Config } from '../config/config.js';
 import type { RequestInfo } from '../kernel/actor.js';
 import { clientRefused, OAuthError } from '../kernel/oauth-error.js';
 import { parseScope } from '../kernel/scope.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import type { AuthenticatedClient, Client } from '../service-accounts/clients.js';
 import { actorOf, Tokens } from '../tokens/tokens.service.js';
 import { answer } from './answer.js';
@@ -14,7 +17,7 @@ import { ClientAuthentication } from './client-authentication.js';
 import type { Authorization, Grant } from './grants/grant.js';
 import { OAuthErrorBody, TokenRequest, TokenResponse } from './oauth.dto.js';
 import { assertRealm, TOKEN_PATHS } from './paths.js';
-import { type Parameters, readRequest } from './token-request.js';
+import { type OAuthRequest, type Parameters, readRequest } from './token-request.js';
 
 export const GRANT_TYPES = Symbol('grants');
 
@@ -26,6 +29,7 @@ export class TokenController {
     private readonly authentication: ClientAuthentication,
     private readonly tokens: Tokens,
     private readonly recorder: Recorder,
+    private readonly limits: RateLimits,
     private readonly config: Config,
   ) {}
 
@@ -35,7 +39,7 @@ export class TokenController {
     operationId: 'issueToken',
     summary: 'Issue an access token',
     description:
-      'Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header (HTTP Basic) or into the body, not both. There is no refresh token: ask again some 30 seconds before `expires_in` has passed.',
+      'Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header (HTTP Basic) or into the body, not both; or the client signs an assertion with its own key (`private_key_jwt`, RFC 7523). There is no refresh token: ask again some 30 seconds before `expires_in` has passed.',
   })
   @ApiConsumes('application/x-www-form-urlencoded', 'application/json')
   @ApiBody({ type: TokenRequest })
@@ -46,7 +50,11 @@ export class TokenController {
   @ApiResponse({ status: 401, type: OAuthErrorBody, description: 'Client authentication failed' })
   @ApiResponse({ status: 413, type: OAuthErrorBody, description: 'The body is over 16 KiB' })
   @ApiResponse({ status: 415, type: OAuthErrorBody, description: 'The body has another media type' })
-  @ApiResponse({ status: 429, type: OAuthErrorBody, description: 'Too many failed attempts from this address' })
+  @ApiResponse({
+    status: 429,
+    type: OAuthErrorBody,
+    description: "Too many failed attempts from this address, or the organization's rate limit is used up",
+  })
   @ApiResponse({
     status: 503,
     type: OAuthErrorBody,
@@ -56,21 +64,23 @@ export class TokenController {
     assertRealm(http, this.config);
     // 1. Parse: flat, no repeated parameter, nothing in the URL.
     const request = readRequest(http);
-    // 2. Authenticate the client.
-    const client = await this.authentication.authenticate(request);
+    // 2. Authenticate the client. What its proof uses up, the event of step 7 or of the refusal does.
+    const client = await this.authentication.authenticate(request, { deferred: true });
+    // 3. Charge its organization: only now, so that nobody else can use its limit up. A refusal is not recorded one by one.
+    await charge(this.limits, client.organization, reply);
     const info = requestInfo(http);
     try {
-      // 3. The grant decides.
+      // 4. The grant decides.
       const grant = this.grant(request.parameters);
       const authorization = await grant.decide(client, request.parameters);
-      // 4. Narrow the scopes.
+      // 5. Narrow the scopes.
       const scopes = this.narrow(authorization, request.parameters.scope);
-      // 5. Choose the audience.
+      // 6. Choose the audience.
       const audience = this.audience(client.client, request.resources);
-      // 6. Sign and record, in one commit with others.
+      // 7. Sign and record, in one commit with others.
       const issued = await this.tokens.issue(client, scopes, audience, info);
       if (!issued) throw clientRefused();
-      // 7. Answer.
+      // 8. Answer.
       answer(reply, {
         access_token: issued.text,
         token_type: 'Bearer',
@@ -78,8 +88,7 @@ export class TokenController {
         scope: scopes.join(' '),
       });
     } catch (error) {
-      if (error instanceof OAuthError) await this.recordRefusal(client, error, info);
-      throw error;
+      throw await this.refusal(error, request, client, info);
     }
   }
 
@@ -119,19 +128,24 @@ export class TokenController {
     return [...new Set(resources)];
   }
 
-  private async recordRefusal(
-    { client, credential }: AuthenticatedClient,
-    error: OAuthError,
+  /** The error to throw, once it is recorded: an assertion that was refused something is used up as well. */
+  private async refusal(
+    error: unknown,
+    oauthRequest: OAuthRequest,
+    authenticated: AuthenticatedClient,
     request: RequestInfo,
-  ): Promise<void> {
-    const event = {
-      action: 'token.issued',
-      outcome: 'failure',
-      reason: error.code,
-      actor: actorOf(client),
-      credentialId: credential.id,
-      request,
-    } as const;
-    await this.recorder.record(event);
+  ): Promise<unknown> {
+    const { client, credential, once } = authenticated;
+    try {
+      if (error instanceof UsedBefore) throw error;
+      if (error instanceof OAuthError) {
+        const actor = actorOf(client);
+        const event = { action: 'token.issued', outcome: 'failure', reason: error.code, actor, request } as const;
+        await this.recorder.record({ ...event, credentialId: credential.id }, { once });
+      }
+      return error;
+    } catch (other) {
+      return other instanceof UsedBefore ? this.authentication.refuseReplay(oauthRequest, authenticated) : other;
+    }
   }
 }

@@ -22,6 +22,7 @@ const POLL = `
          extract(epoch FROM clock_timestamp())::float8 * 1000 AS now,
          pg_is_in_recovery() AS standby,
          (SELECT max(bound_ms) FROM instance) AS largest_bound,
+         (SELECT count(*) FROM instance)::integer AS instances,
          (SELECT clock_timestamp() - seen_at < interval '${SEEN_EVERY_MS} ms' FROM instance WHERE id = $2) AS seen,
          (SELECT coalesce(json_agg(line ORDER BY id), '[]') FROM (
             SELECT id, kind, subject_id, organization_id, epoch, extract(epoch FROM matters_until) * 1000 AS matters_until
@@ -31,6 +32,7 @@ interface PollRow extends Poll {
   now: number;
   standby: boolean;
   largest_bound: number | null;
+  instances: number;
   /** Null: this instance is not registered. False: registered, but its heartbeat is due. */
   seen: boolean | null;
 }
@@ -51,6 +53,8 @@ export class RevocationFeed implements OnApplicationShutdown {
   readonly instanceId: string;
   /** The largest bound of any instance, as last polled: how long a blind one may go on. */
   largestBound: number;
+  /** How many instances are registered, as last polled; this one among them. */
+  instances = 1;
   private connection: pg.Client | undefined;
   private listener: pg.Client | undefined;
   private wake: (() => void) | undefined;
@@ -153,6 +157,7 @@ export class RevocationFeed implements OnApplicationShutdown {
     if (row.seen === false) await this.heartbeat();
     this.clock.synchronize(row.now, sentAt, this.clock.monotonic());
     this.largestBound = Math.max(row.largest_bound ?? 0, this.config.REVOCATION_BOUND_MS);
+    this.instances = Math.max(1, row.instances);
     this.view.apply(row);
     if (row.entries.length > 0 || blind)
       await Promise.all(this.listeners.map((listener) => listener(row.entries, blind)));

@@ -9,6 +9,7 @@ import { isUuid, uuidv7 } from '../kernel/ids.js';
 import { DEFAULT_TOKEN_TTL_SECONDS } from '../kernel/limits.js';
 import { problem } from '../kernel/problem.js';
 import { allowedScopes } from '../kernel/scope.js';
+import { containing } from '../kernel/text.js';
 import { Organizations } from '../organizations/organizations.service.js';
 import { Scopes } from '../organizations/scopes.service.js';
 import { ServiceAccount } from './service-account.entity.js';
@@ -110,8 +111,7 @@ export class ServiceAccounts {
       .orderBy(`a.${column}`, descending ? 'DESC' : 'ASC')
       .addOrderBy('a.id', descending ? 'DESC' : 'ASC')
       .limit(limit);
-    if (search)
-      query.andWhere("a.name ILIKE :pattern ESCAPE '\\'", { pattern: `%${search.replace(/[\\%_]/g, '\\$&')}%` });
+    if (search) query.andWhere("a.name ILIKE :pattern ESCAPE '\\'", { pattern: containing(search) });
     if (after)
       query.andWhere(`(a.${column}, a.id) ${descending ? '<' : '>'} (:value, :id)`, { value: after[0], id: after[1] });
     return query.getMany();

@@ -78,10 +78,10 @@ export class Tokens {
   /**
    * Issues a token on what a client proved. It is handed out only once its issuance is on disk and all that it hangs on was found
    * unchanged in that same statement; undefined when something was revoked meanwhile, and then nothing was issued.
-   * Throws Unavailable when this instance is blind or the event could not be recorded.
+   * Throws UsedBefore when the proof was one that is good for one request, and Unavailable when this instance is blind or the event could not be recorded.
    */
   async issue(
-    { client, organization, credential, holds }: AuthenticatedClient,
+    { client, organization, credential, holds, once }: AuthenticatedClient,
     scopes: readonly string[],
     audience: readonly string[],
     request: RequestInfo,
@@ -125,10 +125,11 @@ export class Tokens {
           scope: { to: scopes.join(' ') },
           expires_at: { to: new Date(expiresAt * 1000).toISOString() },
           ...(named !== this.config.AUDIENCE && { audience: { to: named } }),
+          ...(once && { jti_sha256: { to: once.hash.toString('hex') } }),
         },
         request,
       },
-      { era, holds },
+      { era, holds, once },
     );
     return recorded ? { text, expiresIn: expiresAt - issuedAt } : undefined;
   }

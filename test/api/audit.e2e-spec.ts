@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { makeKey, register } from '../support/assertions.js';
 import { join, PASSWORD, startPatient, tokenOf } from '../support/people.js';
 import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
 import {
@@ -52,8 +53,20 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   const member = await join(admin, `member-${randomUUID()}@acme.example`, 'auditor');
   const other = (await member.get('/sessions')).json.data[0].id;
   const company = (await admin.post('/companies', { name: 'Widgets' })).json.id;
+  const hire = async () => (await admin.post(`/companies/${company}/employees`, { name: 'Clerk' })).json.id;
+  const [changed, ...leaving] = [await hire(), await hire(), await hire()];
+  const key_id = (await register(admin, account, makeKey('EdDSA'))).id;
   const paused = (await admin.createAccount(`Paused ${randomUUID()}`)).id;
   await admin.post(`/service-accounts/${paused}/disable`);
+  const customer = (await admin.post('/partner/orgs', { name: `Customer ${randomUUID()}` })).json.id;
+  const clerk = async () =>
+    (
+      await admin.post(`/partner/orgs/${customer}/users`, {
+        email: `clerk-${randomUUID()}@acme.example`,
+        name: 'Clerk',
+        role: 'auditor',
+      })
+    ).json.id;
   const form = {
     body: 'grant_type=client_credentials',
     headers: { 'content-type': 'application/x-www-form-urlencoded', authorization: basic(account.credentials) },
@@ -119,6 +132,31 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       '/api/v1/scopes',
       { body: { name: 'pockets.read', description: 'Read' }, headers: root, action: 'scope.created' },
     ],
+    ['POST', '/api/v1/partner/orgs', { body: { name: 'New' }, action: 'organization.created' }],
+    [
+      'PATCH',
+      '/api/v1/partner/orgs/:id',
+      { body: { disabled: true }, action: 'organization.disabled' },
+      { id: customer },
+    ],
+    [
+      'POST',
+      '/api/v1/partner/orgs/:id/users',
+      { body: { email: 'new@customer.example', name: 'New', role: 'admin' }, action: 'user.created' },
+      { id: customer },
+    ],
+    [
+      'PATCH',
+      '/api/v1/partner/orgs/:id/users/:user_id',
+      { body: { role: 'admin' }, action: 'user.updated' },
+      { id: customer, user_id: await clerk() },
+    ],
+    [
+      'DELETE',
+      '/api/v1/partner/orgs/:id/users/:user_id',
+      { body: undefined, action: 'user.deleted' },
+      { id: customer, user_id: await clerk() },
+    ],
     ['POST', '/api/v1/service-accounts', { body: { name: 'New', scopes: [] }, action: 'service_account.created' }],
     ['PATCH', '/api/v1/service-accounts/:id', { body: { name: 'Renamed' }, action: 'service_account.updated' }],
     [
@@ -136,7 +174,13 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       { body: { overlap_seconds: 3600 }, action: 'service_account.secret.created' },
     ],
     ['POST', '/api/v1/service-accounts/:id/secrets/:secret_id/revoke', { action: 'service_account.secret.revoked' }],
-    ...['', '/api/v1'].flatMap((base): typeof all => [
+    [
+      'POST',
+      '/api/v1/service-accounts/:id/keys',
+      { body: { jwk: makeKey('EdDSA').jwk }, action: 'service_account.key.created' },
+    ],
+    ['POST', '/api/v1/service-accounts/:id/keys/:key_id/revoke', { action: 'service_account.key.revoked' }, { key_id }],
+    ...['', '/api/v1'].flatMap((base, i): typeof all => [
       ['POST', `${base}/companies`, { body: { name: 'New' }, action: 'company.created' }],
       [
         'PATCH',
@@ -149,6 +193,24 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
         `${base}/companies/:id/employees`,
         { body: { name: 'New' }, action: 'employee.created' },
         { id: company },
+      ],
+      [
+        'POST',
+        `${base}/companies/:id/employees/bulk`,
+        { body: { employees: [{ external_id: `x${base}`, name: 'New' }] }, action: 'employee.pushed' },
+        { id: company },
+      ],
+      [
+        'PATCH',
+        `${base}/companies/:id/employees/:employee_id`,
+        { body: { name: `Renamed ${base}` }, action: 'employee.updated' },
+        { id: company, employee_id: changed },
+      ],
+      [
+        'DELETE',
+        `${base}/companies/:id/employees/:employee_id`,
+        { body: undefined, action: 'employee.deleted' },
+        { id: company, employee_id: leaving[i] },
       ],
     ]),
   ];

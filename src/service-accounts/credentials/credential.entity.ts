@@ -1,12 +1,18 @@
-import { Check, Column, CreateDateColumn, Entity, Index, JoinColumn, ManyToOne, PrimaryColumn } from 'typeorm';
+import { Check, Column, CreateDateColumn, Entity, Index, JoinColumn, ManyToOne, PrimaryColumn, Unique } from 'typeorm';
 import { ServiceAccount } from '../service-account.entity.js';
+import type { KeyAlgorithm, PublicJwk } from './read-public-key.js';
 
 const OF_ACCOUNT = 'credential_service_account_id_fkey';
 
 /** What proves to be somebody: one row each, whatever its kind. What only one kind has is null in the others. */
 @Entity('credential')
 @Index('credential_service_account_id_idx', ['organizationId', 'serviceAccountId', 'kind', 'id'])
+@Unique('credential_kid_key', ['organizationId', 'serviceAccountId', 'kid'])
 @Check('credential_secret_check', "kind <> 'secret' OR num_nulls(service_account_id, hint, hash, hash_key_id) = 0")
+@Check(
+  'credential_public_key_check',
+  "kind <> 'public_key' OR num_nulls(service_account_id, public_jwk, algorithm, kid) = 0",
+)
 export class Credential {
   @PrimaryColumn({ name: 'organization_id', type: 'uuid', primaryKeyConstraintName: 'credential_pkey' })
   organizationId: string;
@@ -41,6 +47,18 @@ export class Credential {
 
   @Column({ name: 'hash_key_id', type: 'uuid', nullable: true, select: false })
   hashKeyId: string | null;
+
+  /** Of a public key: its public members, and the `kid` that it was given, if any. */
+  @Column({ name: 'public_jwk', type: 'jsonb', nullable: true })
+  publicJwk: PublicJwk | null;
+
+  /** Of a public key: the one JWS algorithm that it verifies. */
+  @Column({ type: 'text', nullable: true })
+  algorithm: KeyAlgorithm | null;
+
+  /** Of a public key: its RFC 7638 thumbprint. Those revoked count too: what was revoked never comes back. */
+  @Column({ type: 'text', nullable: true })
+  kid: string | null;
 
   @Column({ name: 'created_by_type', type: 'text' })
   createdByType: string;

@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource, IsNull } from 'typeorm';
 import { AuditLog } from '../../audit/audit-log.js';
-import { type Change, Changes, type Outcome } from '../../changes/changes.js';
+import { brokenConstraint, type Change, Changes, type Outcome } from '../../changes/changes.js';
 import type { Actor, Caller, Target } from '../../kernel/actor.js';
 import { Clock } from '../../kernel/clock.js';
 import { isUuid, uuidv7 } from '../../kernel/ids.js';
@@ -11,6 +11,7 @@ import type { ServiceAccount } from '../service-account.entity.js';
 import { ServiceAccounts } from '../service-accounts.service.js';
 import { Credential } from './credential.entity.js';
 import type { CredentialKind, CredentialSettings, CredentialView } from './credential-kind.js';
+import { CredentialQuota } from './credential-quota.js';
 
 /** What a revocation did (CONTRACT §7). */
 export interface Receipt extends Barrier {
@@ -29,10 +30,11 @@ export class Credentials {
     private readonly changes: Changes,
     private readonly revocations: Revocations,
     private readonly audit: AuditLog,
+    private readonly quota: CredentialQuota,
     private readonly clock: Clock,
   ) {}
 
-  /** Throws limit_reached, and scope_not_held: who holds a credential holds the account's scopes. */
+  /** Throws limit_reached, key_exists, and scope_not_held: who holds a credential holds the account's scopes. */
   create<Settings extends CredentialSettings, View extends CredentialView>(
     caller: Caller,
     kind: CredentialKind<Settings, View>,
@@ -149,6 +151,7 @@ export class Credentials {
     const living = { organizationId, serviceAccountId: account.id, kind: kind.name, revokedAt: IsNull() };
     if ((await change.tx.countBy(Credential, living)) >= kind.limit)
       throw problem('limit_reached', `An account has at most ${kind.limit} of these that are not revoked`);
+    await this.quota.assertRoom(change.tx, organizationId);
     const now = this.clock.now();
     const id = uuidv7(now);
     const { columns, shown } = kind.mint(id, settings);
@@ -166,7 +169,7 @@ export class Credentials {
       revokedAt: null,
       ...columns,
     });
-    await change.tx.insert(Credential, credential);
+    await orKeyExists(change.tx.insert(Credential, credential));
     await change.register(kind.name, id, organizationId);
     change.record({
       action: kind.created,
@@ -210,6 +213,15 @@ async function find(
     isUuid(id) && (await change.tx.findOneBy(Credential, { organizationId, serviceAccountId, kind, id }));
   if (!credential) throw problem('not_found');
   return credential;
+}
+
+async function orKeyExists(write: Promise<unknown>): Promise<void> {
+  try {
+    await write;
+  } catch (error) {
+    if (brokenConstraint(error) === 'credential_kid_key') throw problem('key_exists', { cause: error });
+    throw error;
+  }
 }
 
 function targetOf(kind: CredentialKind<never>, credential: Credential): Target {
