@@ -149,7 +149,7 @@ export const expectInvalidToken = (
 export const expectInvalidRequest = (answer: Answer, description: string) =>
   expectRefused(answer, 400, 'malformed_request', bearerError('invalid_request', description));
 
-/** Statements sent to the database meanwhile, but for those that an idle service sends: polls of the feed and their company. */
+/** Statements sent to the database meanwhile, but for what goes on behind requests: polls of the feed, the sum of a rate limit. */
 export async function queriesDuring(work: () => Promise<void>): Promise<string[]> {
   const query = jest.spyOn(pg.Client.prototype, 'query');
   await work();
@@ -158,5 +158,5 @@ export async function queriesDuring(work: () => Promise<void>): Promise<string[]
     return typeof config === 'string' ? config : (config.text ?? '');
   });
   query.mockRestore();
-  return texts.filter((text) => !/\b(instance|era|keyring_key|LISTEN)\b|^SELECT 1$/.test(text));
+  return texts.filter((text) => !/\b(instance|era|keyring_key|rate_limit_window|LISTEN)\b|^SELECT 1$/.test(text));
 }
