@@ -108,11 +108,14 @@ describe('the feed', () => {
     Object.assign(feed, {
       floor: { read: async () => undefined, check: () => undefined, raise: async () => undefined },
     });
-    await feed.start();
-    expect([view.size, view.position, fresh.slice(0, 3)]).toEqual([head, head, [false, false, false]]);
-    for (const n of [1, 10_000, 10_001, 20_001]) expect(view.alive({ id: id(n), era: 1, holds: [] })).toBe(false);
-    expect(view.alive({ id: id(head + 1), era: 1, holds: [] })).toBe(true);
-    await feed.onApplicationShutdown();
+    try {
+      await feed.start();
+      expect([view.size, view.position, fresh.slice(0, 3)]).toEqual([head, head, [false, false, false]]);
+      for (const n of [1, 10_000, 10_001, 20_001]) expect(view.alive({ id: id(n), era: 1, holds: [] })).toBe(false);
+      expect(view.alive({ id: id(head + 1), era: 1, holds: [] })).toBe(true);
+    } finally {
+      await feed.onApplicationShutdown();
+    }
   });
 
   it.each([true, false])('RV-10 news from a standby counts for nothing: standby %s', async (standby) => {
