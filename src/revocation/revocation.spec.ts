@@ -84,7 +84,7 @@ describe('the view of revocations', () => {
 describe('the feed', () => {
   it('RV-04 a feed longer than one poll is read to its end before anything is accepted', async () => {
     const clock = new HeldClock();
-    const config = Object.assign(new Config(), { DATA_DIR: '/nonexistent' });
+    const config = Object.assign(new Config(), { DATA_DIR: '/nonexistent', masterKeys: { registered: [] } });
     const view = new RevocationView(clock, config);
     const head = 20_001;
     const id = (n: number) => `018f0000-0000-7000-8000-${String(n).padStart(12, '0')}`;
