@@ -3,6 +3,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Logger } from 'pino';
 import { AuditLog } from './audit/audit-log.js';
 import { Changes } from './changes/changes.js';
+import { SingleUses } from './changes/single-use.js';
 import type { Config } from './config/config.js';
 import type { PostgresConnection } from './database/database.module.js';
 import { EmbeddedPostgres } from './database/embedded-postgres.js';
@@ -38,6 +39,8 @@ export interface RunningService extends Running {
 }
 
 const HOUSEKEEPING_EVERY_MS = 6 * 3_600_000;
+/** Assertions live five minutes, and each leaves a row. */
+const SWEEPING_EVERY_MS = 60_000;
 /** Of the embedded database; a process takes up to 15 of them. */
 const MIN_CONNECTIONS = 100;
 const CONNECTIONS_EACH = 20;
@@ -171,6 +174,7 @@ async function firstOrganization(app: NestFastifyApplication, sample: boolean): 
 
 /** Partitions ahead, and rows that have served their time. */
 function keepHouse(app: NestFastifyApplication, log: Logger): void {
+  const failed = (error: Error) => log.warn(`housekeeping failed: ${error.message}`);
   const tidy = () =>
     Promise.all([
       app.get(AuditLog).makePartitions(),
@@ -178,7 +182,9 @@ function keepHouse(app: NestFastifyApplication, log: Logger): void {
       app.get(Changes).prune(),
       app.get(Sessions).prune(),
       app.get(RateLimits).prune(),
-    ]).catch((error) => log.warn(`housekeeping failed: ${error.message}`));
-  const timer = setInterval(tidy, HOUSEKEEPING_EVERY_MS).unref();
-  app.getHttpServer().once('close', () => clearInterval(timer));
+    ]).catch(failed);
+  const sweep = () => app.get(SingleUses).prune().catch(failed);
+  const timers = [setInterval(tidy, HOUSEKEEPING_EVERY_MS), setInterval(sweep, SWEEPING_EVERY_MS)];
+  for (const timer of timers) timer.unref();
+  app.getHttpServer().once('close', () => timers.forEach(clearInterval));
 }

@@ -53,7 +53,7 @@ export class CreateServiceAccount {
   @Max(MAX_TOKEN_TTL_SECONDS)
   token_ttl_seconds?: number;
 
-  /** How it may authenticate: `client_secret_basic`, `client_secret_post`. Null: any of them. */
+  /** How it may authenticate: `client_secret_basic`, `client_secret_post`, `private_key_jwt`. Null: any of them. */
   @ValidateIf((_, value) => value !== undefined && value !== null)
   @IsArray()
   @ArrayMaxSize(10)
@@ -223,7 +223,7 @@ const settings = (body: Partial<CreateServiceAccount>): Partial<AccountSettings>
   resources: body.resources,
 });
 
-const view = (account: ServiceAccount): ServiceAccountView => ({
+export const view = (account: ServiceAccount): ServiceAccountView => ({
   id: account.id,
   client_id: clientIdOf(account.id),
   name: account.name,

@@ -32,6 +32,7 @@ export const SABOTAGES = [
   'stamp_at_completion',
   'cursor_without_lock',
   'serve_stale',
+  'jti_in_memory',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -176,6 +177,10 @@ export class Config {
   @IsIn(['published', 'rfc6749'], { message: 'GRANT_TYPE_ERRORS must be published or rfc6749' })
   GRANT_TYPE_ERRORS: 'published' | 'rfc6749' = 'published';
 
+  /** D13: which `aud` of a client's assertion is accepted; `issuer` is RFC 7523 as RFC 10070 has narrowed it. */
+  @IsIn(['issuer', 'issuer_or_endpoint'], { message: 'ASSERTION_AUDIENCE must be issuer or issuer_or_endpoint' })
+  ASSERTION_AUDIENCE: 'issuer' | 'issuer_or_endpoint' = 'issuer_or_endpoint';
+
   @IsEmail({ require_tld: false }, { message: 'BOOTSTRAP_ADMIN_EMAIL must be an e-mail address' })
   BOOTSTRAP_ADMIN_EMAIL: string = 'admin@localhost';
 
@@ -204,6 +209,24 @@ export class Config {
   @Min(1)
   @Max(1000)
   MAX_SECRETS_PER_ACCOUNT: number = 20;
+
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_PERSONAL_ACCESS_TOKENS must be a whole number' })
+  @Min(1)
+  @Max(1000)
+  MAX_PERSONAL_ACCESS_TOKENS: number = 50;
+
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_PAT_LIFETIME_DAYS must be a whole number' })
+  @Min(1)
+  @Max(3650)
+  MAX_PAT_LIFETIME_DAYS: number = 365;
+
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_KEYS_PER_ACCOUNT must be a whole number' })
+  @Min(1)
+  @Max(1000)
+  MAX_KEYS_PER_ACCOUNT: number = 20;
 
   /** Access tokens of one organization that were revoked one by one and have not expired; whoever needs more revokes a secret. */
   @Type(() => Number)

@@ -19,6 +19,7 @@ export const PROBLEMS = {
   not_found: [404, 'There is no such thing here'],
   method_not_allowed: [405, 'This path does not have that method'],
   name_taken: [409, 'The name is in use'],
+  key_exists: [409, 'The account has this key already, or had it'],
   already_member: [409, 'This person is a member already'],
   disabled_from_above: [409, 'It was disabled from above, and is enabled from there'],
   last_admin: [409, 'An organization keeps at least one admin'],

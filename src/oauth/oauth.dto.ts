@@ -25,6 +25,17 @@ export class TokenRequest {
   /** With `client_id`, instead of HTTP Basic. */
   @ApiPropertyOptional({ format: 'password' })
   client_secret?: string;
+
+  /** With `client_assertion`, instead of a secret (RFC 7523). */
+  @ApiPropertyOptional({ enum: ['urn:ietf:params:oauth:client-assertion-type:jwt-bearer'] })
+  client_assertion_type?: string;
+
+  /**
+   * A JWT that the client signed with one of its keys: `iss` and `sub` are the client id, `aud` the issuer or this endpoint's URL, `exp`
+   * at most 300 seconds ahead, `jti` new for each request.
+   */
+  @ApiPropertyOptional({ format: 'password', maxLength: 8192 })
+  client_assertion?: string;
 }
 
 export class TokenResponse {
@@ -70,13 +81,14 @@ export class Introspection {
 
   iss?: string;
 
-  /** The service account's id. */
+  /** The service account's id; of a person's own token (E7), the person's. */
   sub?: string;
 
   /** Whom the token is for: an API accepts it only if this names that API. One as a string, several as a list. */
   @ApiPropertyOptional({ oneOf: [{ type: 'string' }, { type: 'array', items: { type: 'string' } }] })
   aud?: string | string[];
 
+  /** Absent for a person's own token. */
   client_id?: string;
 
   /** What it may be used for now: what it was issued with, less what its account may not use any more. */

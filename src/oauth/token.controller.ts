@@ -4,6 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Public, requestInfo } from '../access/access.js';
 import { charge } from '../access/rate-limit.js';
 import { Recorder } from '../changes/recorder.js';
+import { UsedBefore } from '../changes/single-use.js';
 import { Config } from '../config/config.js';
 import type { RequestInfo } from '../kernel/actor.js';
 import { clientRefused, OAuthError } from '../kernel/oauth-error.js';
@@ -16,7 +17,7 @@ import { ClientAuthentication } from './client-authentication.js';
 import type { Authorization, Grant } from './grants/grant.js';
 import { OAuthErrorBody, TokenRequest, TokenResponse } from './oauth.dto.js';
 import { assertRealm, TOKEN_PATHS } from './paths.js';
-import { type Parameters, readRequest } from './token-request.js';
+import { type OAuthRequest, type Parameters, readRequest } from './token-request.js';
 
 export const GRANT_TYPES = Symbol('grants');
 
@@ -38,7 +39,7 @@ export class TokenController {
     operationId: 'issueToken',
     summary: 'Issue an access token',
     description:
-      'Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header (HTTP Basic) or into the body, not both. There is no refresh token: ask again some 30 seconds before `expires_in` has passed.',
+      'Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header (HTTP Basic) or into the body, not both; or the client signs an assertion with its own key (`private_key_jwt`, RFC 7523). There is no refresh token: ask again some 30 seconds before `expires_in` has passed.',
   })
   @ApiConsumes('application/x-www-form-urlencoded', 'application/json')
   @ApiBody({ type: TokenRequest })
@@ -63,8 +64,8 @@ export class TokenController {
     assertRealm(http, this.config);
     // 1. Parse: flat, no repeated parameter, nothing in the URL.
     const request = readRequest(http);
-    // 2. Authenticate the client.
-    const client = await this.authentication.authenticate(request);
+    // 2. Authenticate the client. What its proof uses up, the event of step 7 or of the refusal does.
+    const client = await this.authentication.authenticate(request, { deferred: true });
     // 3. Charge its organization: only now, so that nobody else can use its limit up. A refusal is not recorded one by one.
     await charge(this.limits, client.organization, reply);
     const info = requestInfo(http);
@@ -87,8 +88,7 @@ export class TokenController {
         scope: scopes.join(' '),
       });
     } catch (error) {
-      if (error instanceof OAuthError) await this.recordRefusal(client, error, info);
-      throw error;
+      throw await this.refusal(error, request, client, info);
     }
   }
 
@@ -128,19 +128,24 @@ export class TokenController {
     return [...new Set(resources)];
   }
 
-  private async recordRefusal(
-    { client, credential }: AuthenticatedClient,
-    error: OAuthError,
+  /** The error to throw, once it is recorded: an assertion that was refused something is used up as well. */
+  private async refusal(
+    error: unknown,
+    oauthRequest: OAuthRequest,
+    authenticated: AuthenticatedClient,
     request: RequestInfo,
-  ): Promise<void> {
-    const event = {
-      action: 'token.issued',
-      outcome: 'failure',
-      reason: error.code,
-      actor: actorOf(client),
-      credentialId: credential.id,
-      request,
-    } as const;
-    await this.recorder.record(event);
+  ): Promise<unknown> {
+    const { client, credential, once } = authenticated;
+    try {
+      if (error instanceof UsedBefore) throw error;
+      if (error instanceof OAuthError) {
+        const actor = actorOf(client);
+        const event = { action: 'token.issued', outcome: 'failure', reason: error.code, actor, request } as const;
+        await this.recorder.record({ ...event, credentialId: credential.id }, { once });
+      }
+      return error;
+    } catch (other) {
+      return other instanceof UsedBefore ? this.authentication.refuseReplay(oauthRequest, authenticated) : other;
+    }
   }
 }

@@ -192,6 +192,7 @@ describe('fields', () => {
       ['POST', '/service-accounts', { name: 'x', scopes: [] }],
       ['PATCH', `/service-accounts/${account.id}`, {}],
       ['POST', `/service-accounts/${account.id}/secrets`, {}],
+      ['POST', `/service-accounts/${account.id}/keys`, { jwk: {} }],
       ['POST', '/users', { email: 'x@acme.example', name: 'x', role: 'auditor' }],
       ['PATCH', '/users/me', {}],
       ['POST', '/companies', { name: 'x' }],

@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { makeKey, register } from '../support/assertions.js';
 import { join, PASSWORD, startPatient, tokenOf } from '../support/people.js';
+import { inDays, makeFor, makeOwn } from '../support/personal-access-tokens.js';
 import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
 import {
   ADMIN,
@@ -54,6 +56,7 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   const company = (await admin.post('/companies', { name: 'Widgets' })).json.id;
   const hire = async () => (await admin.post(`/companies/${company}/employees`, { name: 'Clerk' })).json.id;
   const [changed, ...leaving] = [await hire(), await hire(), await hire()];
+  const key_id = (await register(admin, account, makeKey('EdDSA'))).id;
   const paused = (await admin.createAccount(`Paused ${randomUUID()}`)).id;
   await admin.post(`/service-accounts/${paused}/disable`);
   const customer = (await admin.post('/partner/orgs', { name: `Customer ${randomUUID()}` })).json.id;
@@ -75,7 +78,13 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
     body: `token=${await tokenOf(service, account.credentials)}`,
     action: 'token.revoked',
   });
-  const ids = { id: account.id, secret_id: account.secret.id, realm: 'gatehouse' };
+  const doomedToken = (await makeOwn(admin, ['companies:read'])).id;
+  const ids = {
+    id: account.id,
+    secret_id: account.secret.id,
+    token_id: (await makeFor(admin, account.id, ['companies:read'])).id,
+    realm: 'gatehouse',
+  };
   const of = (url: string, rest: Omit<Call, 'path'> & { action: string }, own: Record<string, string> = {}) => ({
     headers: mine,
     body: {},
@@ -172,6 +181,41 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       { body: { overlap_seconds: 3600 }, action: 'service_account.secret.created' },
     ],
     ['POST', '/api/v1/service-accounts/:id/secrets/:secret_id/revoke', { action: 'service_account.secret.revoked' }],
+    [
+      'POST',
+      '/api/v1/service-accounts/:id/keys',
+      { body: { jwk: makeKey('EdDSA').jwk }, action: 'service_account.key.created' },
+    ],
+    ['POST', '/api/v1/service-accounts/:id/keys/:key_id/revoke', { action: 'service_account.key.revoked' }, { key_id }],
+    [
+      'POST',
+      '/api/v1/personal-access-tokens',
+      {
+        body: { label: 'New', scopes: ['companies:read'], expires_at: inDays(1) },
+        action: 'personal_access_token.created',
+      },
+    ],
+    [
+      'POST',
+      '/api/v1/personal-access-tokens/:id/revoke',
+      { action: 'personal_access_token.revoked' },
+      { id: doomedToken },
+    ],
+    [
+      'POST',
+      '/api/v1/developer/service-principals',
+      { body: { name: 'New principal', scopes: [] }, action: 'service_account.created' },
+    ],
+    [
+      'POST',
+      '/api/v1/developer/service-principals/:id/tokens',
+      { body: { name: 'New', scopes: ['companies:read'] }, action: 'personal_access_token.created' },
+    ],
+    [
+      'POST',
+      '/api/v1/developer/service-principals/:id/tokens/:token_id/revoke',
+      { action: 'personal_access_token.revoked' },
+    ],
     ...['', '/api/v1'].flatMap((base, i): typeof all => [
       ['POST', `${base}/companies`, { body: { name: 'New' }, action: 'company.created' }],
       [

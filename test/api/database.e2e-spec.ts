@@ -110,6 +110,7 @@ describe('the application’s role', () => {
     const ALL = 'DELETE INSERT SELECT UPDATE';
     const NO_DELETE = 'INSERT SELECT UPDATE';
     expect(Object.fromEntries(rights.map((row) => [row.table, row.rights]))).toEqual({
+      assertion_jti: ALL,
       audit_event: 'INSERT SELECT',
       company: NO_DELETE,
       credential: NO_DELETE,

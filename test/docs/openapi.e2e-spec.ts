@@ -241,6 +241,8 @@ describe('/openapi.json', () => {
     expect(post.security).toEqual([{ client: [] }, {}]);
     expect(document.components.securitySchemes.client).toMatchObject({ type: 'http', scheme: 'basic' });
     expect(Object.keys(schema('TokenRequest').properties!).sort()).toEqual([
+      'client_assertion',
+      'client_assertion_type',
       'client_id',
       'client_secret',
       'grant_type',

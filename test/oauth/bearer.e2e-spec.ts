@@ -8,9 +8,9 @@ import {
   expectInvalidToken,
   expectRefused,
   PATIENT,
-  queriesDuring,
   untilClosed,
 } from '../support/oauth.js';
+import { queriesDuring } from '../support/queries.js';
 import { bearer, ISSUER, type Session, type TestAccount, TestService } from '../support/service.js';
 
 let service: TestService;
@@ -170,6 +170,8 @@ describe('what a token may do', () => {
       ['POST', '/api/v1/service-accounts', { name: 'x', scopes: [] }],
       ['PATCH', `/api/v1/service-accounts/${account.id}`, { scopes: ['admin:access'] }],
       ['POST', `/api/v1/service-accounts/${account.id}/secrets`, {}],
+      ['GET', `/api/v1/service-accounts/${account.id}/keys`],
+      ['POST', `/api/v1/service-accounts/${account.id}/keys`, { jwk: {} }],
       ['GET', '/api/v1/users'],
       ['POST', '/api/v1/users', { email: 'x@example.com', name: 'x', role: 'admin' }],
       ['GET', '/api/v1/organizations'],

@@ -1,16 +1,18 @@
+import type { webcrypto } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import * as oauth from 'oauth4webapi';
 import * as openid from 'openid-client';
 // @ts-expect-error it ships no types
 import { ClientCredentials } from 'simple-oauth2';
 import { PATIENT } from '../support/oauth.js';
-import { bearer, freePort, type TestAccount, TestService } from '../support/service.js';
+import { bearer, freePort, type Session, type TestAccount, TestService } from '../support/service.js';
 
 const SCOPE = 'companies:read companies:write';
 
 /** Clients that no one here wrote, as their documentation has them; nothing is loosened but https, on loopback. */
 let service: TestService;
 let issuer: string;
+let admin: Session;
 let opaque: TestAccount;
 let jwt: TestAccount;
 
@@ -18,7 +20,7 @@ beforeAll(async () => {
   const PORT = await freePort();
   issuer = `http://127.0.0.1:${PORT}`;
   service = await TestService.start({ ...PATIENT, PORT, ISSUER_URL: issuer });
-  const admin = await service.signIn();
+  admin = await service.signIn();
   await admin.createOrganization('Strict clients');
   opaque = await admin.createAccount('Opaque', SCOPE.split(' '));
   jwt = await admin.createAccount('JWT', SCOPE.split(' '), { token_format: 'jwt', token_ttl_seconds: 900 });
@@ -158,6 +160,56 @@ describe('Y11 openid-client', () => {
       expect(await openid.tokenIntrospection(config, access_token)).toEqual({ active: false });
       expect(await companies(access_token)).toBe(401);
       await openid.tokenRevocation(config, 'unknown');
+    });
+  }
+});
+
+/** Their own signers, with keys of WebCrypto: openid-client and oauth4webapi say `Ed25519`, give `aud` as the issuer, and send nbf. */
+describe('Y11 private_key_jwt', () => {
+  const PARAMETERS = {
+    Ed25519: { name: 'Ed25519' },
+    ES256: { name: 'ECDSA', namedCurve: 'P-256' },
+    PS256: { name: 'RSA-PSS', hash: 'SHA-256', modulusLength: 2048, publicExponent: new Uint8Array([1, 0, 1]) },
+    RS256: {
+      name: 'RSASSA-PKCS1-v1_5',
+      hash: 'SHA-256',
+      modulusLength: 2048,
+      publicExponent: new Uint8Array([1, 0, 1]),
+    },
+  };
+
+  for (const alg of Object.keys(PARAMETERS) as (keyof typeof PARAMETERS)[]) {
+    it(`oauth4webapi and openid-client sign with ${alg}, with a kid and without`, async () => {
+      const pair = (await crypto.subtle.generateKey(PARAMETERS[alg], true, [
+        'sign',
+        'verify',
+      ])) as webcrypto.CryptoKeyPair;
+      const jwk = await crypto.subtle.exportKey('jwk', pair.publicKey); // key_ops, ext, alg and all
+      const made = await admin.post(`/service-accounts/${jwt.id}/keys`, { jwk });
+      expect([made.status, made.json.alg]).toEqual([201, alg === 'Ed25519' ? 'EdDSA' : alg]);
+      for (const key of [pair.privateKey, { key: pair.privateKey, kid: made.json.kid }]) {
+        const url = new URL(issuer);
+        const loopback = { [oauth.allowInsecureRequests]: true };
+        const server = await oauth.processDiscoveryResponse(
+          url,
+          await oauth.discoveryRequest(url, { algorithm: 'oauth2', ...loopback }),
+        );
+        const client: oauth.Client = { client_id: jwt.client_id };
+        const response = await oauth.clientCredentialsGrantRequest(
+          server,
+          client,
+          oauth.PrivateKeyJwt(key),
+          {},
+          loopback,
+        );
+        const result = await oauth.processClientCredentialsResponse(server, client, response);
+        expect(await companies(result.access_token)).toBe(200);
+
+        const execute = [openid.allowInsecureRequests];
+        const config = await openid.discovery(url, jwt.client_id, undefined, openid.PrivateKeyJwt(key), { execute });
+        const tokens = await openid.clientCredentialsGrant(config, { scope: SCOPE });
+        expect(tokens).toMatchObject({ expires_in: 900, scope: SCOPE });
+      }
     });
   }
 });

@@ -2,11 +2,11 @@ import { createSecretKey, randomBytes } from 'node:crypto';
 import { Config } from '../../config/config.js';
 import { uuidv7 } from '../../kernel/ids.js';
 import type { Keyring } from '../../keyring/keyring.js';
-import type { AccessToken } from '../access-token.js';
+import type { ClientToken } from '../access-token.js';
 import { OpaqueFormat } from './opaque.js';
 
 const ids = Array.from({ length: 4 }, () => uuidv7(Date.now()));
-const token = (issuedAt: number, lifetime: number): AccessToken => ({
+const token = (issuedAt: number, lifetime: number): ClientToken => ({
   id: ids[0],
   issuedAt,
   expiresAt: issuedAt + lifetime,

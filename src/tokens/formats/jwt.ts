@@ -3,7 +3,7 @@ import { JwtService } from '@nestjs/jwt';
 import { Config } from '../../config/config.js';
 import { Keyring } from '../../keyring/keyring.js';
 import { clientIdOf } from '../../service-accounts/service-account.entity.js';
-import type { AccessToken, TokenFormat } from '../access-token.js';
+import type { ClientToken, TokenFormat } from '../access-token.js';
 
 /** The private claim with the era and the epochs of organization, account and credential at issue. */
 const EPOCHS = 'gatehouse_epochs';
@@ -37,7 +37,7 @@ export class JwtFormat implements TokenFormat {
     return text.startsWith('eyJ');
   }
 
-  seal(token: AccessToken): string {
+  seal(token: ClientToken): string {
     const key = this.keyring.active('token-sign');
     const claims: Claims = {
       iss: this.config.ISSUER_URL,
@@ -60,7 +60,7 @@ export class JwtFormat implements TokenFormat {
     });
   }
 
-  open(text: string): AccessToken | undefined {
+  open(text: string): ClientToken | undefined {
     const header = this.headerOf(text);
     const key = typeof header?.kid === 'string' ? this.keyring.find('token-sign', header.kid) : undefined;
     // The algorithm is the key's, not the token's; an extension that must be understood is not.

@@ -4,7 +4,7 @@ import { Config } from '../../config/config.js';
 import { randomOctets, uuidText } from '../../kernel/ids.js';
 import { prefixOf } from '../../kernel/secret-value.js';
 import { Keyring } from '../../keyring/keyring.js';
-import type { AccessToken, TokenFormat } from '../access-token.js';
+import type { ClientToken, TokenFormat } from '../access-token.js';
 
 const KID = 22;
 const NONCE = 12;
@@ -30,7 +30,7 @@ export class OpaqueFormat implements TokenFormat {
     return text.startsWith(this.prefix);
   }
 
-  seal(token: AccessToken): string {
+  seal(token: ClientToken): string {
     const key = this.keyring.active('token-seal');
     const header = this.prefix + key.kid;
     const nonce = randomOctets(NONCE);
@@ -40,7 +40,7 @@ export class OpaqueFormat implements TokenFormat {
     return header + Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString('base64url');
   }
 
-  open(text: string): AccessToken | undefined {
+  open(text: string): ClientToken | undefined {
     const start = this.prefix.length + KID;
     const header = text.slice(0, start);
     const key = this.keyring.find('token-seal', header.slice(this.prefix.length));
@@ -60,7 +60,7 @@ export class OpaqueFormat implements TokenFormat {
 /** Claims as octets: four ids, six integers, then scope and audience as text. The tag makes what is opened ours, so its form is sound. */
 const FIXED = 4 * 16 + 6 + 4 + 4 * 4;
 
-function pack(t: AccessToken): Buffer {
+function pack(t: ClientToken): Buffer {
   const text = `${t.scopes.join(' ')}\n${t.audience.join(' ')}`;
   const octets = Buffer.allocUnsafe(FIXED + Buffer.byteLength(text));
   let at = 0;
@@ -75,7 +75,7 @@ function pack(t: AccessToken): Buffer {
   return octets;
 }
 
-function unpack(octets: Buffer): AccessToken {
+function unpack(octets: Buffer): ClientToken {
   const [id, organizationId, clientId, credentialId] = [0, 16, 32, 48].map((at) => uuidText(octets, at));
   const issuedAt = octets.readUIntBE(64, 6);
   const [scope, audience] = octets.toString('utf8', FIXED).split('\n');
