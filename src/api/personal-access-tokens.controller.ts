@@ -2,7 +2,7 @@ import { Body, Controller, Get, Header, HttpCode, Param, Post, Query, Res } from
 import { ApiCreatedResponse, ApiOkResponse, ApiOperation, ApiProperty, ApiTags } from '@nestjs/swagger';
 import { ArrayMaxSize, ArrayMinSize, IsArray, IsString, Length, MaxLength } from 'class-validator';
 import type { FastifyReply } from 'fastify';
-import { CurrentCaller, SignedIn, StepUp } from '../access/access.js';
+import { CurrentCaller, EvenOverLimit, SignedIn, StepUp } from '../access/access.js';
 import { IsInstant, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { created } from '../access/replay.js';
@@ -118,6 +118,7 @@ export class PersonalAccessTokensController {
   }
 
   @Post(':id/revoke')
+  @EvenOverLimit()
   @HttpCode(200)
   @ApiOperation({
     operationId: 'revokePersonalAccessToken',
