@@ -3,15 +3,17 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Logger } from 'pino';
 import { AuditLog } from './audit/audit-log.js';
 import { Changes } from './changes/changes.js';
+import { SingleUses } from './changes/single-use.js';
 import type { Config } from './config/config.js';
 import type { PostgresConnection } from './database/database.module.js';
 import { EmbeddedPostgres } from './database/embedded-postgres.js';
 import { migrate } from './database/migrate.js';
 import { createApp, drain } from './http.js';
 import { StartupError } from './kernel/startup-error.js';
-import { readMasterKey } from './keyring/master-key.js';
+import { readMasterKeys } from './keyring/master-key.js';
 import { Bootstrap } from './organizations/bootstrap.js';
 import { Sessions } from './organizations/sessions.service.js';
+import { RateLimits } from './rate-limits/rate-limits.js';
 import { RevocationFeed } from './revocation/revocation-feed.js';
 import { Revocations } from './revocation/revocations.js';
 import { Credentials } from './service-accounts/credentials/credentials.service.js';
@@ -37,7 +39,9 @@ export interface RunningService extends Running {
 }
 
 const HOUSEKEEPING_EVERY_MS = 6 * 3_600_000;
-/** Of the embedded database; a process takes up to 14 of them. */
+/** Assertions live five minutes, and each leaves a row. */
+const SWEEPING_EVERY_MS = 60_000;
+/** Of the embedded database; a process takes up to 15 of them. */
 const MIN_CONNECTIONS = 100;
 const CONNECTIONS_EACH = 20;
 
@@ -84,7 +88,7 @@ export async function prepare(
     const owner: PostgresConnection = embedded?.owner ?? {
       connectionString: config.MIGRATION_DATABASE_URL ?? config.DATABASE_URL,
     };
-    config.masterKey = await readMasterKey(config, application);
+    config.masterKeys = await readMasterKeys(config, application);
     const { version, ran, warnings } = await migrate(owner, application);
     for (const warning of warnings) log.warn(warning);
     step(
@@ -105,7 +109,7 @@ export async function serve(
   step: Step,
 ): Promise<{ app: NestFastifyApplication; firstStart: FirstStart | undefined }> {
   // Of several processes each reads it where the first one did: it is never handed on.
-  config.masterKey ??= await readMasterKey(config, connection);
+  config.masterKeys ??= await readMasterKeys(config, connection);
   const app = await createApp(config, connection, log);
   try {
     await app.init();
@@ -170,13 +174,17 @@ async function firstOrganization(app: NestFastifyApplication, sample: boolean): 
 
 /** Partitions ahead, and rows that have served their time. */
 function keepHouse(app: NestFastifyApplication, log: Logger): void {
+  const failed = (error: Error) => log.warn(`housekeeping failed: ${error.message}`);
   const tidy = () =>
     Promise.all([
       app.get(AuditLog).makePartitions(),
       app.get(Revocations).prune(),
       app.get(Changes).prune(),
       app.get(Sessions).prune(),
-    ]).catch((error) => log.warn(`housekeeping failed: ${error.message}`));
-  const timer = setInterval(tidy, HOUSEKEEPING_EVERY_MS).unref();
-  app.getHttpServer().once('close', () => clearInterval(timer));
+      app.get(RateLimits).prune(),
+    ]).catch(failed);
+  const sweep = () => app.get(SingleUses).prune().catch(failed);
+  const timers = [setInterval(tidy, HOUSEKEEPING_EVERY_MS), setInterval(sweep, SWEEPING_EVERY_MS)];
+  for (const timer of timers) timer.unref();
+  app.getHttpServer().once('close', () => timers.forEach(clearInterval));
 }

@@ -3,7 +3,8 @@ import type { Actor, RequestInfo, Target } from '../kernel/actor.js';
 /** Every action that stands in the audit log: noun.verb. A new one is one line here. */
 export const AUDIT_ACTIONS = {
   'token.issued': 'An access token was issued, or refused after authentication',
-  'client.authenticated': 'A client tried to authenticate at the token endpoint and was refused',
+  'token.revoked': 'A client revoked one of its own access tokens, or was refused',
+  'client.authenticated': 'A client tried to authenticate at an OAuth endpoint and was refused',
   'authentication.throttled': 'Refused authentications beyond the limit of a network address, counted together',
   'session.created': 'A person signed in, or tried to',
   'session.switched': 'A person turned to another organization',
@@ -29,6 +30,10 @@ export const AUDIT_ACTIONS = {
   'service_account.deleted': 'A service account was deleted: its tokens ended',
   'service_account.secret.created': 'A secret was made',
   'service_account.secret.revoked': 'A secret was revoked: the tokens issued on it ended',
+  'service_account.key.created': 'A public key was registered',
+  'service_account.key.revoked': 'A public key was revoked: the tokens issued on it ended',
+  'personal_access_token.created': 'A personal access token was made',
+  'personal_access_token.revoked': 'A personal access token was revoked',
   'company.created': 'A company was created',
   'company.updated': 'A company was changed',
   'employee.created': 'An employee was pushed to a company',
@@ -38,6 +43,8 @@ export const AUDIT_ACTIONS = {
   'key.published': 'The next key was published',
   'key.activated': 'The next key took over',
   'key.retired': 'A key was retired and its material destroyed',
+  'key.revoked': 'A key was revoked and its material destroyed: the tokens made with it ended',
+  'key.rewrapped': 'A key was wrapped with the new MASTER_KEY',
   'era.raised': 'The era was raised: every token from before ended',
   'platform.bootstrapped': 'The first platform admin was made',
 } as const;

@@ -18,6 +18,7 @@ export const BUILT_IN_SCOPES: Readonly<Record<string, string>> = {
   'partner:orgs:write': 'Create and change organizations beneath your own',
   'partner:users:write': 'Manage the people of organizations beneath your own',
   'platform:admin': 'Administer the platform: every organization, scope and key',
+  'tokens:introspect': "Introspect tokens that were presented to an API of one's own",
 };
 
 export const ROLES = ['admin', 'auditor', 'platform_admin'] as const;

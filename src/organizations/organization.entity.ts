@@ -1,9 +1,13 @@
-import { Column, Entity, ForeignKey, Index, PrimaryColumn, Unique } from 'typeorm';
+import { Check, Column, Entity, ForeignKey, Index, PrimaryColumn, Unique } from 'typeorm';
 import type { Target } from '../kernel/actor.js';
 
 /** A client account of the platform; one of them is the platform itself. */
 @Entity('organization')
 @Unique('organization_name_key', ['parentId', 'name'])
+@Check(
+  'organization_rate_limit_check',
+  '(rate_limit IS NULL) = (rate_limit_window_seconds IS NULL) AND rate_limit BETWEEN 1 AND 1000000 AND rate_limit_window_seconds BETWEEN 1 AND 3600',
+)
 @Index('organization_parent_id_idx', ['parentId'])
 @Index('organization_platform_key', ['platform'], { unique: true, where: 'platform' })
 export class Organization {
@@ -21,6 +25,13 @@ export class Organization {
   /** Its own; null: none. What may be used is within those of all organizations above it too: `boundsOf` in lineage.ts. */
   @Column({ name: 'scope_ceiling', type: 'text', array: true, nullable: true })
   scopeCeiling: string[] | null;
+
+  /** Requests in a window. Null: the default of the setting. */
+  @Column({ name: 'rate_limit', type: 'integer', nullable: true })
+  rateLimitRequests: number | null;
+
+  @Column({ name: 'rate_limit_window_seconds', type: 'integer', nullable: true })
+  rateLimitWindowSeconds: number | null;
 
   @Column({ type: 'boolean', default: false })
   platform: boolean;

@@ -6,6 +6,7 @@ import { Clock } from '../kernel/clock.js';
 import { isUuid, uuidv7 } from '../kernel/ids.js';
 import { MAX_ORGANIZATION_DEPTH } from '../kernel/limits.js';
 import { problem } from '../kernel/problem.js';
+import type { RateLimit } from '../kernel/rate-limit.js';
 import { allowedScopes, type Bounds, isPlatformScope } from '../kernel/scope.js';
 import { containing } from '../kernel/text.js';
 import { Directory } from '../revocation/directory.js';
@@ -22,6 +23,8 @@ export interface OrganizationFacts extends Bounds {
   /** All that stand above it; a change of one of them changes the bounds. */
   above: readonly string[];
   disabled: boolean;
+  /** Null: the default. */
+  rateLimit: RateLimit | null;
   /** Of the same snapshot as the rest: what is issued on these facts carries it. */
   epoch: number;
 }
@@ -31,12 +34,16 @@ export interface NewOrganization {
   /** Null or left out: none of its own. */
   scopeCeiling?: string[] | null;
   parentId?: string | null;
+  /** Null or left out: the default. */
+  rateLimit?: RateLimit | null;
 }
 
 export interface OrganizationSettings {
   name: string;
   /** Null: none of its own. */
   scopeCeiling: string[] | null;
+  /** Null: the default. */
+  rateLimit: RateLimit | null;
   disabled: boolean;
 }
 
@@ -105,14 +112,14 @@ export class Organizations {
   /** Throws name_taken, scope_unknown, scope_beyond_ceiling, limit_reached; not_found for a parent that does not exist. */
   async create(
     caller: Caller,
-    { name, scopeCeiling = null, parentId = null }: NewOrganization,
+    { name, scopeCeiling = null, parentId = null, rateLimit = null }: NewOrganization,
   ): Promise<Outcome<Organization>> {
     return this.changes
       .run(caller, async (change) => {
         const parents = parentId === null ? [] : await readLine(change.tx, parentId);
         if (parentId !== null && parents.length === 0)
           throw problem('not_found', 'There is no such parent organization');
-        return this.insertBeneath(change, parents, { name, scopeCeiling }, PLATFORM_ORGANIZATION);
+        return this.insertBeneath(change, parents, { name, scopeCeiling, rateLimit }, PLATFORM_ORGANIZATION);
       })
       .catch(nameTaken);
   }
@@ -145,6 +152,7 @@ export class Organizations {
       name: settings.name,
       parentId: settings.parentId ?? null,
       scopeCeiling: sorted(settings.scopeCeiling ?? null),
+      ...columnsOf(settings.rateLimit ?? null),
       platform: false,
       createdAt: new Date(now),
       disabledAt: null,
@@ -156,7 +164,11 @@ export class Organizations {
       action: 'organization.created',
       organizationId: by,
       targets: [organization.target],
-      changes: { scope_ceiling: { to: organization.scopeCeiling }, parent_id: { to: organization.parentId } },
+      changes: {
+        scope_ceiling: { to: organization.scopeCeiling },
+        parent_id: { to: organization.parentId },
+        rate_limit: { to: rateLimitOf(organization) },
+      },
     });
     // An id that was asked for before it existed is remembered as nobody's.
     change.forget('organization', organization.target, organization.id);
@@ -191,11 +203,12 @@ export class Organizations {
         if (organization.platform && (settings.disabled || settings.scopeCeiling)) {
           throw problem('invalid_parameter', 'The platform organization has no ceiling and is never disabled');
         }
-        const before = { name: organization.name, scope_ceiling: organization.scopeCeiling };
+        const before = audited(organization);
         const wasDisabled = organization.disabledAt !== null;
         if (settings.name !== undefined) organization.name = settings.name;
         if (settings.scopeCeiling !== undefined) organization.scopeCeiling = sorted(settings.scopeCeiling);
-        const changes = difference(before, { name: organization.name, scope_ceiling: organization.scopeCeiling });
+        if (settings.rateLimit !== undefined) Object.assign(organization, columnsOf(settings.rateLimit));
+        const changes = difference(before, audited(organization));
         const describe = { organizationId: by, targets: [organization.target] };
         if (Object.keys(changes).length > 0) change.record({ action: 'organization.updated', ...describe, changes });
         const disabled = settings.disabled ?? wasDisabled;
@@ -226,7 +239,7 @@ export class Organizations {
   private async insertBeneath(
     change: Change,
     parents: Line,
-    { name, scopeCeiling = null }: Omit<NewOrganization, 'parentId'>,
+    { name, scopeCeiling = null, rateLimit = null }: Omit<NewOrganization, 'parentId'>,
     by: string,
   ): Promise<Organization> {
     if (parents.length >= MAX_ORGANIZATION_DEPTH)
@@ -234,7 +247,7 @@ export class Organizations {
     await this.assertCeiling(scopeCeiling, parents);
     // The platform is nobody's parent: what it makes for itself stands at the top.
     const parentId = parents.find(({ platform }) => !platform)?.id ?? null;
-    return this.insert(change, { name, scopeCeiling, parentId }, by);
+    return this.insert(change, { name, scopeCeiling, parentId, rateLimit }, by);
   }
 
   /** What is asked for lies within what bounds the parent now; if that is narrowed later, `boundsOf` sees to it. */
@@ -249,7 +262,8 @@ export class Organizations {
   /** One statement, so that facts and epoch are of one snapshot. */
   private async load(id: string): Promise<OrganizationFacts | undefined> {
     const [row] = await this.database.query(
-      `SELECT o.id, o.name, o.disabled_at IS NOT NULL AS disabled, r.epoch, ${lineOf('o.id')} AS line
+      `SELECT o.id, o.name, o.disabled_at IS NOT NULL AS disabled, r.epoch, ${lineOf('o.id')} AS line,
+              CASE WHEN o.rate_limit IS NOT NULL THEN json_build_object('limit', o.rate_limit, 'windowSeconds', o.rate_limit_window_seconds) END AS "rateLimit"
          FROM organization o JOIN revocable r ON r.id = o.id WHERE o.id = $1`,
       [id],
     );
@@ -274,6 +288,22 @@ async function lock(tx: EntityManager, id: string): Promise<Organization> {
   if (!organization) throw problem('not_found');
   return organization;
 }
+
+const columnsOf = (rate: RateLimit | null) => ({
+  rateLimitRequests: rate?.limit ?? null,
+  rateLimitWindowSeconds: rate?.windowSeconds ?? null,
+});
+
+/** As the wire and the audit log have it. Of columns: what is repeated under an Idempotency-Key is an entity no more. */
+export const rateLimitOf = (of: Pick<Organization, 'rateLimitRequests' | 'rateLimitWindowSeconds'>) =>
+  of.rateLimitRequests === null ? null : { limit: of.rateLimitRequests, window_seconds: of.rateLimitWindowSeconds! };
+
+/** The fields that an event tells of, under their names on the wire. */
+const audited = (organization: Organization) => ({
+  name: organization.name,
+  scope_ceiling: organization.scopeCeiling,
+  rate_limit: rateLimitOf(organization),
+});
 
 const sorted = (scopes: readonly string[] | null) => scopes && [...new Set(scopes)].sort();
 

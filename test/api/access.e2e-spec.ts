@@ -13,6 +13,10 @@ const PUBLIC = [
   '/oauth/token',
   '/api/oauth2/token',
   '/realms/:realm/protocol/openid-connect/token',
+  '/oauth/introspect', // authenticates clients and tokens by itself (IR-01)
+  '/realms/:realm/protocol/openid-connect/token/introspect',
+  '/oauth/revoke', // authenticates clients by itself (CA-19)
+  '/realms/:realm/protocol/openid-connect/revoke',
   '/.well-known/jwks.json',
   '/realms/:realm/protocol/openid-connect/certs',
   '/.well-known/oauth-authorization-server',
@@ -188,6 +192,7 @@ describe('fields', () => {
       ['POST', '/service-accounts', { name: 'x', scopes: [] }],
       ['PATCH', `/service-accounts/${account.id}`, {}],
       ['POST', `/service-accounts/${account.id}/secrets`, {}],
+      ['POST', `/service-accounts/${account.id}/keys`, { jwk: {} }],
       ['POST', '/users', { email: 'x@acme.example', name: 'x', role: 'auditor' }],
       ['PATCH', '/users/me', {}],
       ['POST', '/companies', { name: 'x' }],

@@ -21,7 +21,7 @@ interface Operation {
   parameters: Parameter[];
   security: Record<string, string[]>[];
   requestBody?: { content: Content };
-  responses: Record<string, { description: string; content?: Content }>;
+  responses: Record<string, { description: string; content?: Content; headers?: Record<string, unknown> }>;
 }
 
 let database: TestDatabase;
@@ -100,6 +100,8 @@ describe('/openapi.json', () => {
         'GET /realms/{realm}/protocol/openid-connect/certs',
         'POST /api/oauth2/token',
         'POST /realms/{realm}/protocol/openid-connect/token',
+        'POST /realms/{realm}/protocol/openid-connect/token/introspect',
+        'POST /realms/{realm}/protocol/openid-connect/revoke',
         // V7: the protected resource at the root
         'GET /companies',
         'GET /companies/{id}',
@@ -111,10 +113,14 @@ describe('/openapi.json', () => {
         'POST /companies',
         'POST /companies/{id}/employees',
         'POST /companies/{id}/employees/bulk',
-        // RFC 6749 §3.2: the token endpoint says 405
+        // RFC 6749 §3.2: what takes POST only says 405
         'GET /oauth/token',
         'GET /api/oauth2/token',
         'GET /realms/{realm}/protocol/openid-connect/token',
+        'GET /oauth/introspect',
+        'GET /realms/{realm}/protocol/openid-connect/token/introspect',
+        'GET /oauth/revoke',
+        'GET /realms/{realm}/protocol/openid-connect/revoke',
       ].sort(),
     );
     expect([...documented].filter((name) => !routes.includes(name))).toEqual([]);
@@ -173,6 +179,12 @@ describe('/openapi.json', () => {
         items: { type: 'string' },
         description: expect.stringContaining('client_secret_basic'),
       },
+      resources: {
+        type: 'array',
+        maxItems: 20,
+        items: { type: 'string', maxLength: 256 },
+        description: expect.stringContaining('RESOURCES'),
+      },
     });
     expect(schema('CreateSecret').properties!.expires_at).toMatchObject({ type: 'string', format: 'date-time' });
     expect(schema('CreateSecret').required).toBeUndefined();
@@ -229,9 +241,12 @@ describe('/openapi.json', () => {
     expect(post.security).toEqual([{ client: [] }, {}]);
     expect(document.components.securitySchemes.client).toMatchObject({ type: 'http', scheme: 'basic' });
     expect(Object.keys(schema('TokenRequest').properties!).sort()).toEqual([
+      'client_assertion',
+      'client_assertion_type',
       'client_id',
       'client_secret',
       'grant_type',
+      'resource',
       'scope',
     ]);
     expect(schema('TokenRequest').required).toEqual(['grant_type']);
@@ -249,6 +264,43 @@ describe('/openapi.json', () => {
         'unauthorized_client',
       ]),
     );
+  });
+
+  it('E9 describes the rate limit where an organization is charged, and nowhere else', () => {
+    const HEADERS = ['X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset'];
+    for (const { name, operation } of operations()) {
+      const charged = operation.security.length > 0;
+      const [[, success]] = Object.entries(operation.responses).filter(([status]) => status.startsWith('2'));
+      expect([name, Object.keys(success.headers ?? {})]).toEqual([name, charged ? HEADERS : []]);
+      if (charged)
+        expect([name, Object.keys(operation.responses[429].headers!)]).toEqual([name, [...HEADERS, 'Retry-After']]);
+    }
+    expect(schema('CreateOrganization').properties!.rate_limit).toMatchObject({ nullable: true });
+    expect(schema('OrganizationRateLimit').properties!.limit).toMatchObject({
+      type: 'integer',
+      minimum: 1,
+      maximum: 1_000_000,
+    });
+  });
+
+  it('describes introspection and revocation as the RFCs have them', () => {
+    const [introspect, revoke] = ['/oauth/introspect', '/oauth/revoke'].map((path) => document.paths[path].post);
+    expect(introspect.security).toEqual([{ bearer: [] }, { client: [] }, {}]);
+    expect(revoke.security).toEqual([{ client: [] }, {}]);
+    for (const { requestBody, responses } of [introspect, revoke]) {
+      const types = Object.entries(requestBody!.content);
+      expect(types.map(([type, { schema }]) => [type, schema.$ref])).toEqual(
+        ['application/x-www-form-urlencoded', 'application/json'].map((type) => [
+          type,
+          '#/components/schemas/PresentedToken',
+        ]),
+      );
+      for (const status of ['400', '401', '413', '415', '429', '503'])
+        expect(responses[status].content!['application/json'].schema.$ref).toBe('#/components/schemas/OAuthErrorBody');
+    }
+    expect(schema('PresentedToken').required).toEqual(['token']);
+    expect(schema('Introspection').required).toEqual(['active']);
+    expect(schema('Introspection').properties!.exp).toMatchObject({ type: 'integer' });
   });
 
   it('describes the errors of the management API, and its headers', () => {

@@ -1,7 +1,6 @@
 import { createHmac, type KeyObject } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { SignJWT } from 'jose';
-import pg from 'pg';
 import { Keyring } from '../../src/keyring/keyring.js';
 import {
   accessToken,
@@ -11,6 +10,7 @@ import {
   PATIENT,
   untilClosed,
 } from '../support/oauth.js';
+import { queriesDuring } from '../support/queries.js';
 import { bearer, ISSUER, type Session, type TestAccount, TestService } from '../support/service.js';
 
 let service: TestService;
@@ -170,6 +170,8 @@ describe('what a token may do', () => {
       ['POST', '/api/v1/service-accounts', { name: 'x', scopes: [] }],
       ['PATCH', `/api/v1/service-accounts/${account.id}`, { scopes: ['admin:access'] }],
       ['POST', `/api/v1/service-accounts/${account.id}/secrets`, {}],
+      ['GET', `/api/v1/service-accounts/${account.id}/keys`],
+      ['POST', `/api/v1/service-accounts/${account.id}/keys`, { jwk: {} }],
       ['GET', '/api/v1/users'],
       ['POST', '/api/v1/users', { email: 'x@example.com', name: 'x', role: 'admin' }],
       ['GET', '/api/v1/organizations'],
@@ -291,16 +293,4 @@ describe('which tokens are ours', () => {
     expect(asked).toEqual([]);
     expect((await call(bearer(token))).status).toBe(200);
   });
-
-  /** Statements sent to the database meanwhile, but for those that an idle service sends: polls of the feed and their company. */
-  async function queriesDuring(work: () => Promise<void>): Promise<string[]> {
-    const query = jest.spyOn(pg.Client.prototype, 'query');
-    await work();
-    const texts = query.mock.calls.map(([first]) => {
-      const config = first as unknown as { text?: string } | string;
-      return typeof config === 'string' ? config : (config.text ?? '');
-    });
-    query.mockRestore();
-    return texts.filter((text) => !/\b(instance|era|keyring_key|LISTEN)\b|^SELECT 1$/.test(text));
-  }
 });
