@@ -208,7 +208,7 @@ describe('/openapi.json', () => {
       nullable: true,
     });
     expect(schema('BatchedEmployee').required!.sort()).toEqual(['external_id', 'name']);
-    expect(schema('PushEmployees').properties!.employees).toMatchObject({ type: 'array', minItems: 1, maxItems: 200 });
+    expect(schema('PushEmployees').properties!.employees).toMatchObject({ type: 'array', minItems: 1, maxItems: 100 });
     expect(schema('UpdateEmployee').required).toBeUndefined();
     expect(document.paths['/api/v1/companies/{id}'].get.responses[200]).toMatchObject({
       headers: { ETag: { schema: { type: 'string' } } },
