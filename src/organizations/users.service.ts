@@ -134,9 +134,10 @@ export class Users {
       await this.assertMayGrant(caller, organization, membership.role);
       if (membership.administers) await assertAnotherAdmin(change.tx, membership);
       const member = memberOf(membership, user);
-      await change.tx.delete(Membership, { organizationId: caller.organizationId, id: membership.id });
       change.record({ action: 'user.deleted', targets: [targetOf(member)], changes: { role: { from: member.role } } });
+      // Before the row goes: what they have under way may refer to it, and would wait for this as this waits for it.
       await this.shutOut(change, membership, member, membership.role);
+      await change.tx.delete(Membership, { organizationId: caller.organizationId, id: membership.id });
       return undefined;
     });
   }

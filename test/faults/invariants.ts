@@ -55,7 +55,7 @@ export async function nothingInvented(history: History, query: Query): Promise<V
      WHERE c.id IS NULL OR t.count IS DISTINCT FROM 1
     UNION ALL
     SELECT 'secret', s.id::text FROM credential s JOIN revocable r ON r.id = s.id LEFT JOIN secret_told t ON t.id = s.id::text
-     WHERE t.made IS DISTINCT FROM 1 OR (s.revoked_at IS NOT NULL)::int <> t.ended OR r.epoch <> t.ended`);
+     WHERE s.kind = 'secret' AND (t.made IS DISTINCT FROM 1 OR (s.revoked_at IS NOT NULL)::int <> t.ended OR r.epoch <> t.ended)`);
   return [...refused, ...disagreeing.map(({ what, id }) => `I2: the events of ${what} ${id} and its row disagree`)];
 }
 

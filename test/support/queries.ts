@@ -10,5 +10,5 @@ export async function queriesDuring(work: () => Promise<void>): Promise<string[]
     return typeof config === 'string' ? config : (config.text ?? '');
   });
   query.mockRestore();
-  return texts.filter((text) => !/\b(instance|era|keyring_key|LISTEN)\b|^SELECT 1$/.test(text));
+  return texts.filter((text) => !/\b(FROM|INTO|UPDATE) (instance|era|keyring_key)\b|^LISTEN |^SELECT 1$/.test(text));
 }
