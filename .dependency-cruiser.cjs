@@ -6,6 +6,7 @@ const levels = [
   ['audit'],
   ['changes'],
   ['organizations'],
+  ['rate-limits'],
   ['service-accounts'],
   ['tokens'],
   ['access'],

@@ -40,7 +40,8 @@ async function gatehouse({ guarded }) {
   const { Changes } = await import('../dist/src/changes/changes.js');
   const { loadConfig } = await import('../dist/src/config/config.js');
   const { Clients } = await import('../dist/src/service-accounts/clients.js');
-  const { Secrets } = await import('../dist/src/service-accounts/secrets.service.js');
+  const { Credentials } = await import('../dist/src/service-accounts/credentials/credentials.service.js');
+  const { SecretKind } = await import('../dist/src/service-accounts/credentials/secret.js');
   const { accountIdOf } = await import('../dist/src/service-accounts/service-account.entity.js');
   const { ServiceAccounts } = await import('../dist/src/service-accounts/service-accounts.service.js');
   const { startService } = await import('../dist/src/service.js');
@@ -87,7 +88,8 @@ async function gatehouse({ guarded }) {
   const { result: jwt } = await app.get(Changes).run({ ...SYSTEM, organizationId }, async (change) => {
     const settings = { name: 'Bench', scopes: [...scopes], tokenFormat: 'jwt' };
     const account = await app.get(ServiceAccounts).addTo(change, organizationId, settings);
-    const { secret } = await app.get(Secrets).addTo(change, account, SYSTEM.actor, { label: 'bench' });
+    const label = 'bench';
+    const { secret } = await app.get(Credentials).addTo(change, app.get(SecretKind), account, SYSTEM.actor, { label });
     return { id: account.clientId, secret };
   });
   return { port: app.getHttpServer().address().port, clients: { opaque, jwt }, stop };

@@ -139,6 +139,7 @@ async function startPeer(name, folder) {
     PORT: '0',
     ISSUER_URL: 'http://localhost',
     DATA_DIR: dataDir,
+    RATE_LIMIT: '1000000/1',
     BOOTSTRAP_ADMIN_PASSWORD: randomBytes(16).toString('hex'),
   };
   const launched = launch('peers.mjs', [name], { env, cwd: dataDir });

@@ -11,6 +11,7 @@ import { DatabaseModule, type PostgresConnection } from './database/database.mod
 import { KeyringModule } from './keyring/keyring.module.js';
 import { OAuthModule } from './oauth/oauth.module.js';
 import { OrganizationsModule } from './organizations/organizations.module.js';
+import { RateLimitsModule } from './rate-limits/rate-limits.module.js';
 import { RevocationModule } from './revocation/revocation.module.js';
 import { ServiceAccountsModule } from './service-accounts/service-accounts.module.js';
 import { TokensModule } from './tokens/tokens.module.js';
@@ -25,9 +26,10 @@ export class AppModule {
         OAuthModule, // the token endpoint, metadata and keys, for integrations
         ApiModule, // the management API, for admins and auditors; health
         CompaniesModule, // the protected resource: copy it for your own
-        AccessModule, // who calls, may they
+        AccessModule, // who calls, how often, may they
         TokensModule,
         ServiceAccountsModule,
+        RateLimitsModule, // what each organization has used of its limit
         OrganizationsModule,
         ChangesModule, // how anything comes to be changed and recorded
         AuditModule,

@@ -1,16 +1,20 @@
+import cluster from 'node:cluster';
 import { pino } from 'pino';
 import { type Config, loadConfig } from './config/config.js';
 import { StartupError } from './kernel/startup-error.js';
 import { type FirstStart, startService } from './service.js';
+import { refuse, startWorker, startWorkers } from './workers.js';
 
 /** What a person reads goes to stderr; stdout has nothing but log lines. */
 const say = (text: string) => process.stderr.write(`${text}\n`);
 
 try {
   const config = loadConfig();
-  const log = pino({ level: config.LOG_LEVEL, base: undefined, timestamp: pino.stdTimeFunctions.isoTime });
-  const service = await startService(config, log, (text) => say(`  ✓ ${text}`));
-  say(welcome(config, service.firstStart));
+  const base = config.WORKERS > 1 ? { pid: process.pid } : undefined;
+  const log = pino({ level: config.LOG_LEVEL, base, timestamp: pino.stdTimeFunctions.isoTime });
+  const start = cluster.isWorker ? startWorker : config.WORKERS > 1 ? startWorkers : startService;
+  const service = await start(config, log, (text) => say(`  ✓ ${text}`));
+  if (cluster.isPrimary) say(welcome(config, service.firstStart));
   let stopping = false;
   const stop = (signal: string) => {
     if (stopping) return;
@@ -26,9 +30,12 @@ try {
   };
   process.on('SIGTERM', stop);
   process.on('SIGINT', stop);
+  // Without the primary Node would end a worker at once; it drains first, and the port is free for the next start.
+  cluster.worker?.on('disconnect', () => stop('disconnect'));
+  if (cluster.worker) cluster.worker.exitedAfterDisconnect = true;
 } catch (error) {
   if (!(error instanceof StartupError)) throw error;
-  say(error.message);
+  await (cluster.isWorker ? refuse(error) : say(error.message));
   process.exit(error.exitCode);
 }
 

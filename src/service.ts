@@ -3,6 +3,7 @@ import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Logger } from 'pino';
 import { AuditLog } from './audit/audit-log.js';
 import { Changes } from './changes/changes.js';
+import { SingleUses } from './changes/single-use.js';
 import type { Config } from './config/config.js';
 import type { PostgresConnection } from './database/database.module.js';
 import { EmbeddedPostgres } from './database/embedded-postgres.js';
@@ -12,6 +13,7 @@ import { StartupError } from './kernel/startup-error.js';
 import { readMasterKey } from './keyring/master-key.js';
 import { Bootstrap } from './organizations/bootstrap.js';
 import { Sessions } from './organizations/sessions.service.js';
+import { RateLimits } from './rate-limits/rate-limits.js';
 import { RevocationFeed } from './revocation/revocation-feed.js';
 import { Revocations } from './revocation/revocations.js';
 import { Credentials } from './service-accounts/credentials/credentials.service.js';
@@ -27,28 +29,59 @@ export interface FirstStart {
   client?: { id: string; secret: string };
 }
 
-export interface RunningService {
-  app: NestFastifyApplication;
+export interface Running {
   firstStart: FirstStart | undefined;
   stop(): Promise<void>;
 }
 
+export interface RunningService extends Running {
+  app: NestFastifyApplication;
+}
+
 const HOUSEKEEPING_EVERY_MS = 6 * 3_600_000;
+/** Assertions live five minutes, and each leaves a row. */
+const SWEEPING_EVERY_MS = 60_000;
+/** Of the embedded database; a process takes up to 15 of them. */
+const MIN_CONNECTIONS = 100;
+const CONNECTIONS_EACH = 20;
+
+/** Hears of each step of a start as it passes. */
+type Step = (text: string) => void;
 
 /**
- * Starts everything in order: database, schema, keys, revocations, first organization, port. `step` hears of each as it passes.
- * Throws a StartupError, having stopped what it started, when a person has to do something first.
+ * The whole service in this process. Throws a StartupError, having stopped what it started, when a person has to do something first.
  */
-export async function startService(config: Config, log: Logger, step: (text: string) => void): Promise<RunningService> {
+export async function startService(config: Config, log: Logger, step: Step): Promise<RunningService> {
+  const { connection, release } = await prepare(config, log, step);
+  try {
+    const { app, firstStart } = await serve(config, connection, log, step);
+    const stop = async () => {
+      await drain(app);
+      await release();
+    };
+    return { app, firstStart, stop };
+  } catch (error) {
+    await release().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** What happens once, however many processes serve: port, database, master key, schema. `release` stops the database if it is ours. */
+export async function prepare(
+  config: Config,
+  log: Logger,
+  step: Step,
+): Promise<{ connection: PostgresConnection; release(): Promise<void> }> {
   await assertPortFree(config);
   const embedded = config.DATABASE_URL
     ? undefined
-    : new EmbeddedPostgres({ dataDir: config.dataDir, step, log: (text) => log.debug(text) });
-  let app: NestFastifyApplication | undefined;
-  const stop = async () => {
-    if (app) await drain(app);
-    await embedded?.stop();
-  };
+    : new EmbeddedPostgres({
+        dataDir: config.dataDir,
+        maxConnections: Math.max(MIN_CONNECTIONS, CONNECTIONS_EACH * (config.WORKERS + 1)),
+        step,
+        log: (text) => log.debug(text),
+      });
+  const release = async () => embedded?.stop();
   try {
     await embedded?.start();
     const application: PostgresConnection = embedded?.application ?? { connectionString: config.DATABASE_URL };
@@ -61,19 +94,36 @@ export async function startService(config: Config, log: Logger, step: (text: str
     step(
       `PostgreSQL ${version}: ${ran.length > 0 ? `schema made (${ran.length} migration${ran.length > 1 ? 's' : ''})` : 'schema is up to date'}`,
     );
-    app = await createApp(config, application, log);
+    return { connection: application, release };
+  } catch (error) {
+    await release().catch(() => undefined);
+    throw error;
+  }
+}
+
+/** What each process does that serves: keys, revocations, first organization, port. It is a whole instance. */
+export async function serve(
+  config: Config,
+  connection: PostgresConnection,
+  log: Logger,
+  step: Step,
+): Promise<{ app: NestFastifyApplication; firstStart: FirstStart | undefined }> {
+  // Of several processes each reads it where the first one did: it is never handed on.
+  config.masterKey ??= await readMasterKey(config, connection);
+  const app = await createApp(config, connection, log);
+  try {
     await app.init();
     await app.get(AuditLog).makePartitions();
     await app.get(Keys).start();
     await app.get(RevocationFeed).start();
     step('Keys opened and revocations loaded');
-    const firstStart = await firstOrganization(app, embedded !== undefined);
+    const firstStart = await firstOrganization(app, config.DATABASE_URL === undefined);
     keepHouse(app, log);
     await app.listen({ port: config.PORT, host: config.HOST });
     step(`Listening on port ${config.PORT} of ${config.HOST}`);
-    return { app, firstStart, stop };
+    return { app, firstStart };
   } catch (error) {
-    await stop().catch(() => undefined);
+    await drain(app).catch(() => undefined);
     if ((error as { code?: string }).code === 'EADDRINUSE') throw portInUse(config);
     throw error;
   }
@@ -124,13 +174,17 @@ async function firstOrganization(app: NestFastifyApplication, sample: boolean): 
 
 /** Partitions ahead, and rows that have served their time. */
 function keepHouse(app: NestFastifyApplication, log: Logger): void {
+  const failed = (error: Error) => log.warn(`housekeeping failed: ${error.message}`);
   const tidy = () =>
     Promise.all([
       app.get(AuditLog).makePartitions(),
       app.get(Revocations).prune(),
       app.get(Changes).prune(),
       app.get(Sessions).prune(),
-    ]).catch((error) => log.warn(`housekeeping failed: ${error.message}`));
-  const timer = setInterval(tidy, HOUSEKEEPING_EVERY_MS).unref();
-  app.getHttpServer().once('close', () => clearInterval(timer));
+      app.get(RateLimits).prune(),
+    ]).catch(failed);
+  const sweep = () => app.get(SingleUses).prune().catch(failed);
+  const timers = [setInterval(tidy, HOUSEKEEPING_EVERY_MS), setInterval(sweep, SWEEPING_EVERY_MS)];
+  for (const timer of timers) timer.unref();
+  app.getHttpServer().once('close', () => timers.forEach(clearInterval));
 }

@@ -2,7 +2,7 @@ import { createHmac } from 'node:crypto';
 import { type CanActivate, createParamDecorator, type ExecutionContext, Injectable, SetMetadata } from '@nestjs/common';
 import { Reflector } from '@nestjs/core';
 import { ApiBearerAuth, ApiCookieAuth } from '@nestjs/swagger';
-import type { FastifyRequest } from 'fastify';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Config } from '../config/config.js';
 import type { Caller, RequestInfo } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
@@ -11,9 +11,12 @@ import { bearerChallenge } from '../kernel/oauth-error.js';
 import { problem } from '../kernel/problem.js';
 import { Keyring } from '../keyring/keyring.js';
 import { Organizations } from '../organizations/organizations.service.js';
-import { Sessions } from '../organizations/sessions.service.js';
+import { type SessionCaller, Sessions } from '../organizations/sessions.service.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
 import { RevocationView } from '../revocation/revocation-view.js';
+import { isPersonal } from '../tokens/access-token.js';
 import { TokenRejected, Tokens } from '../tokens/tokens.service.js';
+import { charge } from './rate-limit.js';
 import { readSessionCookie } from './session-cookie.js';
 
 /** Who may call a route. There is no default: a route that says nothing is denied. */
@@ -26,10 +29,12 @@ type Policy =
 interface Rules {
   policy: Policy | undefined;
   stepUp: boolean;
+  evenOverLimit: boolean;
 }
 
 const POLICY = 'gatehouse:policy';
 const STEP_UP = 'gatehouse:step-up';
+const EVEN_OVER_LIMIT = 'gatehouse:even-over-limit';
 /** LG-13: what is sensitive wants a person who proved of late who they are. */
 const STEP_UP_MS = 10 * 60_000;
 
@@ -56,6 +61,8 @@ export const AnyCaller = () => guarded({ kind: 'any' });
  * with that scope makes credentials of accounts; what must be nobody's but a person's (their own tokens, SC-07) is `SignedIn` as well.
  */
 export const StepUp = () => SetMetadata(STEP_UP, true);
+/** Signed-in people are charged for it and never refused: whoever floods with a stolen secret must not keep its owner from ending it. */
+export const EvenOverLimit = () => SetMetadata(EVEN_OVER_LIMIT, true);
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -92,7 +99,7 @@ export function headerCount(request: FastifyRequest, name: string): number {
 const SAFE = new Set(['GET', 'HEAD', 'OPTIONS']);
 const MISSING = Symbol();
 
-/** The one gate of every route: who calls, may they. Global, so that a controller cannot be without it. */
+/** The one gate of every route: who calls, how often, may they. Global, so that a controller cannot be without it. */
 @Injectable()
 export class AccessGuard implements CanActivate {
   private readonly origin: string;
@@ -103,6 +110,7 @@ export class AccessGuard implements CanActivate {
     private readonly tokens: Tokens,
     private readonly sessions: Sessions,
     private readonly organizations: Organizations,
+    private readonly limits: RateLimits,
     private readonly view: RevocationView,
     private readonly keyring: Keyring,
     private readonly clock: Clock,
@@ -118,11 +126,20 @@ export class AccessGuard implements CanActivate {
       if (!rules.policy.crossOrigin) this.assertSameOrigin(request);
       return true;
     }
-    return this.judge(request, rules);
+    return this.judge(request, context.switchToHttp().getResponse<FastifyReply>(), rules);
   }
 
-  private async judge(request: FastifyRequest, { policy, stepUp }: Rules): Promise<boolean> {
-    const caller = await this.authenticate(request);
+  private async judge(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    { policy, stepUp, evenOverLimit }: Rules,
+  ): Promise<boolean> {
+    const authenticated = await this.authenticate(request);
+    // Whoever is known is charged, whatever comes of the request: to their own organization, not to one that the request names.
+    const own = authenticated.actor.organizationId;
+    const mayPass = evenOverLimit && authenticated.authenticatedAt !== null;
+    await charge(this.limits, (await this.organizations.facts(own)) ?? { id: own, rateLimit: null }, reply, mayPass);
+    const caller = await this.turned(request, authenticated);
     const bearer = caller.authenticatedAt === null;
     if (!policy || policy.kind === 'public') throw problem('insufficient_scope', 'This route is open to nobody');
     if (policy.kind === 'signed-in' && bearer) throw problem('session_required');
@@ -156,18 +173,19 @@ export class AccessGuard implements CanActivate {
       rules = {
         policy: this.reflector.getAllAndOverride<Policy | undefined>(POLICY, sources),
         stepUp: this.reflector.getAllAndOverride<boolean | undefined>(STEP_UP, sources) ?? false,
+        evenOverLimit: this.reflector.getAllAndOverride<boolean | undefined>(EVEN_OVER_LIMIT, sources) ?? false,
       };
       handlers.set(handler, rules);
     }
     return rules;
   }
 
-  private async authenticate(request: FastifyRequest): Promise<Caller> {
+  private async authenticate(request: FastifyRequest): Promise<Caller | SessionCaller> {
     // RFC 6750 §2.3's query parameter leaks into logs and histories: it is refused, not read.
     if (typeof request.query === 'object' && request.query !== null && 'access_token' in request.query) {
       throw this.refuse('invalid_request', 'An access token goes into the Authorization header', 400);
     }
-    if (request.headers.authorization !== undefined) return this.withOrganization(request, await this.byToken(request));
+    if (request.headers.authorization !== undefined) return this.byToken(request);
     const cookie = readSessionCookie(request, this.config);
     const caller = cookie === undefined ? undefined : await this.bySession(request, cookie);
     if (!caller) throw problem('unauthenticated', { headers: { 'WWW-Authenticate': bearerChallenge() } });
@@ -181,8 +199,7 @@ export class AccessGuard implements CanActivate {
     if (text === MISSING) throw problem('unauthenticated', { headers: { 'WWW-Authenticate': bearerChallenge() } });
     try {
       const { token, actor, scopes, holds } = await this.tokens.verify(text as string);
-      // A personal access token is its own credential: there is nothing issued on it that had an id beside.
-      const personal = token.id === token.credentialId;
+      const personal = isPersonal(token);
       return {
         actor,
         organizationId: token.organizationId,
@@ -199,27 +216,30 @@ export class AccessGuard implements CanActivate {
     }
   }
 
-  private async bySession(request: FastifyRequest, cookie: string): Promise<Caller | undefined> {
+  private async bySession(request: FastifyRequest, cookie: string): Promise<SessionCaller | undefined> {
     this.assertSameOrigin(request);
     this.view.assertFresh(); // a restored backup brings ended sessions back
-    const session = await this.sessions.authenticate(cookie, requestInfo(request));
-    if (session?.mustChangePassword && !/^\/api\/v1\/(session|users\/me)(\/|$)/.test(request.url)) {
+    return this.sessions.authenticate(cookie, requestInfo(request));
+  }
+
+  /** CONTRACT §8: a bearer with `platform:admin` names another organization; a session is turned to the one it acts in. */
+  private turned(request: FastifyRequest, caller: Caller | SessionCaller): Caller | Promise<Caller> {
+    const named = request.headers['x-organization-id'];
+    const other = named !== undefined && named !== caller.organizationId;
+    if (!('mustChangePassword' in caller)) return other ? this.withOrganization(named, caller) : caller;
+    if (caller.mustChangePassword && !/^\/api\/v1\/(session|users\/me)(\/|$)/.test(request.url)) {
       throw problem('password_change_required');
     }
     // Not heeding it would let a person act in another organization than the one that the request names.
-    const named = request.headers['x-organization-id'];
-    if (session && named !== undefined && named !== session.organizationId)
+    if (other)
       throw problem(
         'invalid_parameter',
         'X-Organization-Id is for bearer tokens; a session turns by PATCH /api/v1/session',
       );
-    return session;
+    return caller;
   }
 
-  /** CONTRACT §8: a bearer with `platform:admin` names another organization. */
-  private async withOrganization(request: FastifyRequest, caller: Caller): Promise<Caller> {
-    const named = request.headers['x-organization-id'];
-    if (named === undefined || named === caller.organizationId) return caller;
+  private async withOrganization(named: string | string[], caller: Caller): Promise<Caller> {
     if (!caller.scopes.has('platform:admin'))
       throw problem('insufficient_scope', 'X-Organization-Id needs platform:admin');
     const organization = isUuid(named) ? await this.organizations.facts(named) : undefined;
@@ -253,7 +273,7 @@ export class AccessGuard implements CanActivate {
 }
 
 /** RFC 6750 §2.1, the scheme in any case (D3). Undefined: malformed or more than one; MISSING: another scheme. */
-function bearerToken(request: FastifyRequest): string | typeof MISSING | undefined {
+export function bearerToken(request: FastifyRequest): string | typeof MISSING | undefined {
   if (headerCount(request, 'authorization') > 1) return undefined;
   const header = request.headers.authorization!;
   const space = header.indexOf(' ');

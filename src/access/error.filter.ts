@@ -108,6 +108,7 @@ function toOAuth(error: Problem): OAuthError {
   if (error.status === 503)
     return new OAuthError('temporarily_unavailable', 'The service cannot answer safely at the moment', options);
   if (error.status >= 500) return new OAuthError('server_error', 'Something went wrong here', options);
+  if (error.status === 429) return new OAuthError('temporarily_unavailable', error.title, options);
   const description =
     error.status === 415
       ? 'The body must be application/x-www-form-urlencoded or application/json'

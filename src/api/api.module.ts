@@ -3,12 +3,16 @@ import { TerminusModule } from '@nestjs/terminus';
 import { AuditModule } from '../audit/audit.module.js';
 import { KeyringModule } from '../keyring/keyring.module.js';
 import { OrganizationsModule } from '../organizations/organizations.module.js';
+import { RateLimitsModule } from '../rate-limits/rate-limits.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
 import { TokensModule } from '../tokens/tokens.module.js';
 import { AuditController } from './audit.controller.js';
 import { HealthController } from './health.controller.js';
+import { KeysController } from './keys.controller.js';
 import { OrganizationsController } from './organizations.controller.js';
+import { PartnerController } from './partner.controller.js';
+import { PartnerUsersController } from './partner-users.controller.js';
 import { PersonalAccessTokensController } from './personal-access-tokens.controller.js';
 import { ScopesController } from './scopes.controller.js';
 import { SecretsController } from './secrets.controller.js';
@@ -24,6 +28,7 @@ import { UsersController } from './users.controller.js';
     AuditModule,
     KeyringModule,
     OrganizationsModule,
+    RateLimitsModule,
     RevocationModule,
     ServiceAccountsModule,
     TokensModule,
@@ -32,9 +37,12 @@ import { UsersController } from './users.controller.js';
     SessionController,
     OrganizationsController,
     UsersController,
+    PartnerController,
+    PartnerUsersController,
     ScopesController,
     ServiceAccountsController,
     SecretsController,
+    KeysController,
     ServicePrincipalsController,
     PersonalAccessTokensController,
     AuditController,

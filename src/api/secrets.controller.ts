@@ -2,7 +2,7 @@ import { Body, Controller, Get, Header, HttpCode, Param, Post, Query, Res } from
 import { ApiCreatedResponse, ApiOkResponse, ApiOperation, ApiTags } from '@nestjs/swagger';
 import { IsInt, IsString, Max, MaxLength, Min } from 'class-validator';
 import type { FastifyReply } from 'fastify';
-import { CurrentCaller, RequireScopes, StepUp } from '../access/access.js';
+import { CurrentCaller, EvenOverLimit, RequireScopes, StepUp } from '../access/access.js';
 import { IsInstant, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { created } from '../access/replay.js';
@@ -147,6 +147,7 @@ export class SecretsController {
   }
 
   @Post(':secret_id/revoke')
+  @EvenOverLimit()
   @HttpCode(200)
   @ApiOperation({
     operationId: 'revokeSecret',

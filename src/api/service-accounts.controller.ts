@@ -9,7 +9,7 @@ import {
 } from '@nestjs/swagger';
 import { ArrayMaxSize, IsArray, IsIn, IsInt, IsString, Length, Max, MaxLength, Min, ValidateIf } from 'class-validator';
 import type { FastifyReply } from 'fastify';
-import { CurrentCaller, RequireScopes } from '../access/access.js';
+import { CurrentCaller, EvenOverLimit, RequireScopes } from '../access/access.js';
 import { IsDisplayName, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { created } from '../access/replay.js';
@@ -53,12 +53,20 @@ export class CreateServiceAccount {
   @Max(MAX_TOKEN_TTL_SECONDS)
   token_ttl_seconds?: number;
 
-  /** How it may authenticate: `client_secret_basic`, `client_secret_post`. Null: any of them. */
+  /** How it may authenticate: `client_secret_basic`, `client_secret_post`, `private_key_jwt`. Null: any of them. */
   @ValidateIf((_, value) => value !== undefined && value !== null)
   @IsArray()
   @ArrayMaxSize(10)
   @IsString({ each: true })
   client_auth_methods?: string[] | null;
+
+  /** Audiences beside the platform's own that it may ask tokens for (RFC 8707), out of the setting `RESOURCES`. */
+  @Omittable()
+  @IsArray()
+  @ArrayMaxSize(20)
+  @IsString({ each: true })
+  @MaxLength(256, { each: true })
+  resources?: string[];
 }
 
 export class UpdateServiceAccount extends PartialType(CreateServiceAccount, { skipNullProperties: false }) {}
@@ -94,6 +102,8 @@ export class ServiceAccountView {
   token_format: string;
   token_ttl_seconds: number;
   client_auth_methods: string[] | null;
+  /** Audiences beside the platform's own that it may ask tokens for (RFC 8707). */
+  resources: string[];
   created_at: Date;
   updated_at: Date;
   /** Null while it is enabled. */
@@ -160,6 +170,7 @@ export class ServiceAccountsController {
   }
 
   @Delete(':id')
+  @EvenOverLimit()
   @HttpCode(204)
   @ApiOperation({
     operationId: 'deleteServiceAccount',
@@ -173,6 +184,7 @@ export class ServiceAccountsController {
   }
 
   @Post(':id/disable')
+  @EvenOverLimit()
   @HttpCode(200)
   @ApiOperation({
     operationId: 'disableServiceAccount',
@@ -208,6 +220,7 @@ const settings = (body: Partial<CreateServiceAccount>): Partial<AccountSettings>
   tokenFormat: body.token_format,
   tokenTtlSeconds: body.token_ttl_seconds,
   clientAuthMethods: body.client_auth_methods,
+  resources: body.resources,
 });
 
 export const view = (account: ServiceAccount): ServiceAccountView => ({
@@ -219,6 +232,7 @@ export const view = (account: ServiceAccount): ServiceAccountView => ({
   token_format: account.tokenFormat,
   token_ttl_seconds: account.tokenTtlSeconds,
   client_auth_methods: account.clientAuthMethods,
+  resources: account.resources,
   created_at: account.createdAt,
   updated_at: account.updatedAt,
   disabled_at: account.disabledAt,

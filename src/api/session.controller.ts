@@ -9,7 +9,7 @@ import {
 } from '@nestjs/swagger';
 import { IsString, IsUUID, MaxLength } from 'class-validator';
 import type { FastifyReply } from 'fastify';
-import { CurrentCaller, CurrentRequest, Public, SignedIn } from '../access/access.js';
+import { CurrentCaller, CurrentRequest, EvenOverLimit, Public, SignedIn } from '../access/access.js';
 import { PageQuery, page } from '../access/page.js';
 import { clearSessionCookie, setSessionCookie } from '../access/session-cookie.js';
 import { Config } from '../config/config.js';
@@ -154,6 +154,7 @@ export class SessionController {
   }
 
   @Delete('session')
+  @EvenOverLimit()
   @SignedIn()
   @HttpCode(204)
   @ApiOperation({ operationId: 'signOut', summary: 'Sign out' })
@@ -203,6 +204,7 @@ export class SessionController {
   }
 
   @Delete('sessions/:id')
+  @EvenOverLimit()
   @SignedIn()
   @HttpCode(204)
   @ApiOperation({ operationId: 'endSession', summary: 'End one of your sessions' })

@@ -147,9 +147,9 @@ export class UsersController {
   @RequireScopes('admin:access')
   @ApiOperation({ operationId: 'listUsers', summary: 'Members of this organization, and those invited' })
   @ApiOkResponse({ type: UserList })
-  list(@CurrentCaller() { organizationId }: Caller, @Query() query: PageQuery): Promise<UserList> {
-    return page(this.cursors, { route: 'users', organizationId }, query, async (limit, after) =>
-      (await this.users.list(organizationId, limit, after?.[0])).map(view),
+  list(@CurrentCaller() caller: Caller, @Query() query: PageQuery): Promise<UserList> {
+    return page(this.cursors, { route: 'users', organizationId: caller.organizationId }, query, async (limit, after) =>
+      (await this.users.list(caller, limit, after?.[0])).map(userView),
     );
   }
 
@@ -165,7 +165,7 @@ export class UsersController {
   ): Promise<UserView> {
     const { result, replayed } = await this.users.create(caller, body);
     if (replayed) reply.header('idempotent-replayed', 'true');
-    return view(result);
+    return userView(result);
   }
 
   @Get(':id')
@@ -173,7 +173,7 @@ export class UsersController {
   @ApiOperation({ operationId: 'getUser', summary: 'One member' })
   @ApiOkResponse({ type: UserView })
   async get(@CurrentCaller() caller: Caller, @Param('id') id: string): Promise<UserView> {
-    return view(await this.users.get(caller.organizationId, id));
+    return userView(await this.users.get(caller, id));
   }
 
   @Patch(':id')
@@ -182,7 +182,7 @@ export class UsersController {
   @ApiOperation({ operationId: 'updateUser', summary: "Change a member's role, disable or enable them here" })
   @ApiOkResponse({ type: UserView })
   async update(@CurrentCaller() caller: Caller, @Param('id') id: string, @Body() body: UpdateUser): Promise<UserView> {
-    return view(await this.users.update(caller, id, body));
+    return userView(await this.users.update(caller, id, body));
   }
 
   @Delete(':id')
@@ -200,7 +200,7 @@ export class UsersController {
 }
 
 /** Times pass through untouched: in an answer that is repeated under its Idempotency-Key they are text already. */
-const view = (member: Member): UserView => ({
+export const userView = (member: Member): UserView => ({
   id: member.id,
   email: member.email,
   name: member.name,

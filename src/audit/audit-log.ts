@@ -35,9 +35,10 @@ const DECLARED = Object.entries(COLUMNS)
   .map(([name, type]) => `${name} ${type}`)
   .join(', ');
 
-/** SQL that appends the records of a JSON array given as $1. `more` declares further members of a record, `where` may refuse one. */
-export const appendSql = (more = '', where = 'true') =>
-  `INSERT INTO audit_event (${NAMES}) SELECT ${NAMES} FROM json_to_recordset($1::json) AS e (${DECLARED}${more}) WHERE ${where}`;
+/** The records of a JSON array given as $1, as rows. `more` declares further members of a record. */
+export const recordsSql = (more = '') => `json_to_recordset($1::json) AS e (${DECLARED}${more})`;
+/** SQL that appends the rows of `from`; a WHERE behind it may refuse one. */
+export const appendSql = (from = recordsSql()) => `INSERT INTO audit_event (${NAMES}) SELECT ${NAMES} FROM ${from}`;
 
 /** An event in the shape that {@link appendSql} reads. */
 export type EventRecord = { organization_id: string; id: string } & Record<string, unknown>;

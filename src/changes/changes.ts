@@ -54,6 +54,13 @@ export class Change {
     this.publications.push({ kind, subject, organizationId, revoke: true, reason, epoch });
   }
 
+  /** Ends one access token, in every instance when the change returns; its siblings live. False when it was ended before. */
+  async revokeToken(subject: Target, organizationId: string, expiresAt: number): Promise<boolean> {
+    if (!(await this.revocations.endToken(this.tx, subject.id))) return false;
+    this.publications.push({ kind: 'token', subject, organizationId, revoke: true, epoch: 1, expiresAt });
+    return true;
+  }
+
   /** Ends what is judged by its row alone (a session): nothing caches it, so nothing need be told. */
   async end(id: string): Promise<void> {
     await this.revocations.raise(this.tx, id);
@@ -93,7 +100,7 @@ export class Changes {
     let replayed = false;
     let settled = false;
     const result = await this.transaction(async (tx) => {
-      if (caller && !(await this.revocations.stillHeld(tx, caller.holds)))
+      if (caller && !(await this.revocations.stillHeld(tx, caller.holds, caller.tokenId)))
         throw problem('unauthenticated', 'The credential of this request was revoked');
       const earlier = caller?.idempotency && (await this.reserve<T>(tx, caller));
       if (earlier) {

@@ -1,58 +1,85 @@
-import { Body, Controller, Get, Param, Patch, Post, Query, Res } from '@nestjs/common';
-import { ApiCreatedResponse, ApiOkResponse, ApiOperation, ApiTags, PartialType } from '@nestjs/swagger';
-import { ArrayMaxSize, IsArray, IsEmail, IsString, Length, MaxLength } from 'class-validator';
+import { applyDecorators, Body, Controller, Get, Param, Patch, Post, Query, Res } from '@nestjs/common';
+import { ApiCreatedResponse, ApiOkResponse, ApiOperation, ApiProperty, ApiTags, PartialType } from '@nestjs/swagger';
+import { ArrayMaxSize, ArrayUnique, IsArray } from 'class-validator';
 import type { FastifyReply } from 'fastify';
 import { CurrentCaller, RequireScopes } from '../access/access.js';
-import { IsDisplayName, Omittable } from '../access/fields.js';
+import { type EntityTags, ETAG, IfMatch, IfNoneMatch, tagged } from '../access/entity-tag.js';
+import { IsDisplayName, IsInstant, IsLine, Nullable, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { created } from '../access/replay.js';
 import type { Caller } from '../kernel/actor.js';
 import { Cursors } from '../keyring/cursors.js';
-import { Companies, type CompanyFields, type EmployeeFields } from './companies.service.js';
+import { Companies, type CompanyFields } from './companies.service.js';
 import type { Company } from './company.entity.js';
-import type { Employee } from './employee.entity.js';
+
+/** Up to 500 names in the caller's own order, none of them twice, whatever its case. */
+const IsListOfNames = () =>
+  applyDecorators(
+    ApiProperty({ maxItems: 500, items: { type: 'string', minLength: 1, maxLength: 256 } }),
+    Omittable(),
+    IsArray(),
+    ArrayMaxSize(500),
+    IsLine(256, { each: true }),
+    ArrayUnique((name) => (typeof name === 'string' ? name.normalize().toLowerCase() : name), {
+      message: '$property must not hold a name twice, in any case',
+    }),
+  );
 
 export class CreateCompany {
   @IsDisplayName()
   name: string;
 
   /** The registration number (Unique Entity Number). */
-  @Omittable()
-  @IsString()
-  @MaxLength(32)
-  uen_code?: string;
+  @Nullable()
+  @IsLine(32)
+  uen_code?: string | null;
 
-  @Omittable()
-  @IsString()
-  @MaxLength(128)
-  sector?: string;
+  @Nullable()
+  @IsLine(128)
+  sector?: string | null;
 
-  @Omittable()
-  @IsString()
-  @MaxLength(128)
-  entity_type?: string;
+  @Nullable()
+  @IsLine(128)
+  entity_type?: string | null;
 
-  @Omittable()
-  @IsString()
-  @MaxLength(128)
-  entity_sub_type?: string;
+  @Nullable()
+  @IsLine(128)
+  entity_sub_type?: string | null;
 
-  @Omittable()
-  @IsArray()
-  @ArrayMaxSize(500)
-  @IsString({ each: true })
-  @Length(1, 256, { each: true })
+  /** Once there are any, every employee's work location is one of them. */
+  @IsListOfNames()
   work_locations?: string[];
 
-  @Omittable()
-  @IsArray()
-  @ArrayMaxSize(500)
-  @IsString({ each: true })
-  @Length(1, 256, { each: true })
+  /** Once there are any, every employee's department is one of them. */
+  @IsListOfNames()
   departments?: string[];
 }
 
 export class UpdateCompany extends PartialType(CreateCompany, { skipNullProperties: false }) {}
+
+export class CompanyQuery extends PageQuery {
+  /** Finds names that begin so, in any case. */
+  @Omittable()
+  @IsLine(200)
+  name?: string;
+
+  @Omittable()
+  @IsLine(32)
+  uen_code?: string;
+
+  @Omittable()
+  @IsLine(128)
+  sector?: string;
+
+  @Omittable()
+  @IsLine(128)
+  entity_type?: string;
+
+  /** Made or changed at that moment or later. RFC 3339. Ask for a minute more than needed: a change is dated when it begins. */
+  @Omittable()
+  @IsInstant()
+  updated_since?: string;
+}
 
 export class CompanyView {
   id: string;
@@ -73,47 +100,6 @@ export class CompanyPage {
   next_cursor: string | null;
 }
 
-export class CreateEmployee {
-  @IsDisplayName()
-  name: string;
-
-  @Omittable()
-  @IsEmail()
-  @MaxLength(254)
-  email?: string;
-
-  @Omittable()
-  @IsString()
-  @MaxLength(128)
-  job_title?: string;
-
-  @Omittable()
-  @IsString()
-  @MaxLength(256)
-  department?: string;
-
-  @Omittable()
-  @IsString()
-  @MaxLength(256)
-  work_location?: string;
-}
-
-export class EmployeeView {
-  id: string;
-  company_id: string;
-  name: string;
-  email: string | null;
-  job_title: string | null;
-  department: string | null;
-  work_location: string | null;
-  created_at: Date;
-}
-
-export class EmployeePage {
-  data: EmployeeView[];
-  next_cursor: string | null;
-}
-
 /** The protected resource: each method is a route, a permission and one call. Copy it for your own (README, "Protect your own API"). */
 @ApiTags('Companies')
 @Controller(['companies', 'api/v1/companies'])
@@ -131,75 +117,65 @@ export class CompaniesController {
     description: "A service account is shown the companies that it created; a person all of the organization's.",
   })
   @ApiOkResponse({ type: CompanyPage })
-  list(@CurrentCaller() caller: Caller, @Query() query: PageQuery): Promise<CompanyPage> {
-    const list = { route: 'companies', organization: caller.organizationId, actor: caller.actor.id };
+  list(@CurrentCaller() caller: Caller, @Query() query: CompanyQuery): Promise<CompanyPage> {
+    const { limit: _limit, cursor: _cursor, ...filters } = query;
+    const list = { route: 'companies', organization: caller.organizationId, actor: caller.actor.id, filters };
+    const filter = {
+      name: query.name,
+      uenCode: query.uen_code,
+      sector: query.sector,
+      entityType: query.entity_type,
+      updatedSince: query.updated_since === undefined ? undefined : new Date(query.updated_since),
+    };
     return page(this.cursors, list, query, async (limit, after) =>
-      (await this.companies.list(caller, limit, after?.[0])).map(companyView),
+      (await this.companies.list(caller, filter, limit, after?.[0])).map(companyView),
     );
   }
 
   @Post()
   @RequireScopes('companies:write')
   @ApiOperation({ operationId: 'createCompany', summary: 'Create a company' })
-  @ApiCreatedResponse({ type: CompanyView })
+  @ApiCreatedResponse({ type: CompanyView, headers: ETAG })
   async create(
     @CurrentCaller() caller: Caller,
     @Body() body: CreateCompany,
     @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<CompanyView> {
-    return companyView(
-      created(reply, await this.companies.create(caller, { ...companyFields(body), name: body.name })),
-    );
+  ): Promise<CompanyView | undefined> {
+    const outcome = await this.companies.create(caller, { ...companyFields(body), name: body.name });
+    return tagged(reply, created(reply, outcome), companyView);
   }
 
   @Get(':id')
   @RequireScopes('companies:read')
   @ApiOperation({ operationId: 'getCompany', summary: 'Read a company' })
-  @ApiOkResponse({ type: CompanyView })
-  async get(@CurrentCaller() caller: Caller, @Param('id') id: string): Promise<CompanyView> {
-    return companyView(await this.companies.get(caller, id));
+  @ApiOkResponse({ type: CompanyView, headers: ETAG })
+  async get(
+    @CurrentCaller() caller: Caller,
+    @Param('id') id: string,
+    @IfNoneMatch() known: EntityTags,
+    @Res({ passthrough: true }) reply: FastifyReply,
+  ): Promise<CompanyView | undefined> {
+    return tagged(reply, await this.companies.get(caller, id), companyView, known);
   }
 
   @Patch(':id')
   @RequireScopes('companies:write')
-  @ApiOperation({ operationId: 'updateCompany', summary: 'Change a company' })
-  @ApiOkResponse({ type: CompanyView })
+  @ApiOperation({
+    operationId: 'updateCompany',
+    summary: 'Change a company',
+    description:
+      'What is left out stays; null clears. A department or work location that employees have is not taken off.',
+  })
+  @ApiOkResponse({ type: CompanyView, headers: ETAG })
   async update(
     @CurrentCaller() caller: Caller,
     @Param('id') id: string,
     @Body() body: UpdateCompany,
-  ): Promise<CompanyView> {
-    return companyView((await this.companies.update(caller, id, companyFields(body))).result);
-  }
-
-  @Get(':id/employees')
-  @RequireScopes('companies:read')
-  @ApiOperation({ operationId: 'listEmployees', summary: "List a company's employees" })
-  @ApiOkResponse({ type: EmployeePage })
-  listEmployees(
-    @CurrentCaller() caller: Caller,
-    @Param('id') id: string,
-    @Query() query: PageQuery,
-  ): Promise<EmployeePage> {
-    const list = { route: 'employees', organization: caller.organizationId, actor: caller.actor.id, id };
-    return page(this.cursors, list, query, async (limit, after) =>
-      (await this.companies.listEmployees(caller, id, limit, after?.[0])).map(employeeView),
-    );
-  }
-
-  @Post(':id/employees')
-  @RequireScopes('employees:write')
-  @ApiOperation({ operationId: 'createEmployee', summary: 'Push an employee to a company' })
-  @ApiCreatedResponse({ type: EmployeeView })
-  async createEmployee(
-    @CurrentCaller() caller: Caller,
-    @Param('id') id: string,
-    @Body() body: CreateEmployee,
+    @IfMatch() ifMatch: EntityTags,
     @Res({ passthrough: true }) reply: FastifyReply,
-  ): Promise<EmployeeView> {
-    return employeeView(
-      created(reply, await this.companies.addEmployee(caller, id, { ...employeeFields(body), name: body.name })),
-    );
+  ): Promise<CompanyView | undefined> {
+    const { result } = await this.companies.update(caller, id, companyFields(body), ifMatch);
+    return tagged(reply, result, companyView);
   }
 }
 
@@ -225,23 +201,4 @@ const companyView = (company: Company): CompanyView => ({
   created_by: company.createdBy,
   created_at: company.createdAt,
   updated_at: company.updatedAt,
-});
-
-const employeeFields = (body: CreateEmployee): Partial<EmployeeFields> => ({
-  name: body.name,
-  email: body.email,
-  jobTitle: body.job_title,
-  department: body.department,
-  workLocation: body.work_location,
-});
-
-const employeeView = (employee: Employee): EmployeeView => ({
-  id: employee.id,
-  company_id: employee.companyId,
-  name: employee.name,
-  email: employee.email,
-  job_title: employee.jobTitle,
-  department: employee.department,
-  work_location: employee.workLocation,
-  created_at: employee.createdAt,
 });

@@ -4,6 +4,11 @@ import { Organization } from '../organizations/organization.entity.js';
 /** V7: a company of one organization; `created_by` made it (D17). */
 @Entity('company')
 @Index('company_created_by_idx', ['organizationId', 'createdBy', 'id'])
+@Index('company_name_idx', { synchronize: false }) // on lower(name): an expression that TypeORM cannot state
+@Index('company_uen_code_idx', ['organizationId', 'uenCode', 'id'])
+@Index('company_sector_idx', ['organizationId', 'sector', 'id'])
+@Index('company_entity_type_idx', ['organizationId', 'entityType', 'id'])
+@Index('company_updated_at_idx', ['organizationId', 'updatedAt'])
 export class Company {
   @ForeignKey(() => Organization, { name: 'company_organization_id_fkey' })
   @PrimaryColumn({ name: 'organization_id', type: 'uuid', primaryKeyConstraintName: 'company_pkey' })
@@ -42,6 +47,10 @@ export class Company {
 
   @UpdateDateColumn({ name: 'updated_at', type: 'timestamptz', default: () => 'now()' })
   updatedAt: Date;
+
+  /** Counts its changes; the entity tag is made of it. */
+  @Column({ type: 'integer', default: 1 })
+  version: number;
 
   get target() {
     return { type: 'company', id: this.id, name: this.name };

@@ -1,9 +1,11 @@
 import 'reflect-metadata';
+import cluster from 'node:cluster';
 import type { KeyObject } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { plainToInstance, Transform, Type } from 'class-transformer';
 import {
+  ArrayMaxSize,
   IsEmail,
   IsIn,
   IsInt,
@@ -20,6 +22,7 @@ import {
   type ValidatorConstraintInterface,
   validateSync,
 } from 'class-validator';
+import { MAX_RATE_LIMIT, MAX_RATE_WINDOW_SECONDS, parseRateLimit, type RateLimit } from '../kernel/rate-limit.js';
 import type { Environment } from '../kernel/secret-value.js';
 import { StartupError } from '../kernel/startup-error.js';
 
@@ -29,6 +32,7 @@ export const SABOTAGES = [
   'stamp_at_completion',
   'cursor_without_lock',
   'serve_stale',
+  'jti_in_memory',
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
@@ -51,11 +55,36 @@ class IsIssuer implements ValidatorConstraintInterface {
     'ISSUER_URL must be an https URL without query, fragment or a slash at its end (http for loopback only)';
 }
 
+/** RFC 8707 §2: an absolute URI without a fragment. The characters are those that a claim, a challenge and a list of words can hold. */
+@ValidatorConstraint()
+class IsResource implements ValidatorConstraintInterface {
+  validate = (text: unknown) =>
+    typeof text === 'string' &&
+    /^[A-Za-z][A-Za-z0-9+.-]*:[\x21\x24-\x5B\x5D-\x7E]{1,255}$/.test(text) &&
+    text.length <= 256;
+  defaultMessage = () =>
+    'RESOURCES must be absolute URIs without fragment, of at most 256 characters, separated by commas';
+}
+
 @ValidatorConstraint()
 class IsPostgresUrl implements ValidatorConstraintInterface {
   validate = (text: unknown) =>
     typeof text === 'string' && /^postgres(ql)?:$/.test(URL.canParse(text) ? new URL(text).protocol : '');
   defaultMessage = (of?: ValidationArguments) => `${of?.property} must be a postgres:// URL`;
+}
+
+@ValidatorConstraint()
+class IsRedisUrl implements ValidatorConstraintInterface {
+  validate = (text: unknown) =>
+    typeof text === 'string' && /^rediss?:$/.test(URL.canParse(text) ? new URL(text).protocol : '');
+  defaultMessage = () => 'REDIS_URL must be a redis:// or rediss:// URL';
+}
+
+@ValidatorConstraint()
+class IsRateLimit implements ValidatorConstraintInterface {
+  validate = (text: unknown) => parseRateLimit(text) !== undefined;
+  defaultMessage = () =>
+    `RATE_LIMIT must be requests/seconds: 1 to ${MAX_RATE_LIMIT} in 1 to ${MAX_RATE_WINDOW_SECONDS}, as in 6000/60`;
 }
 
 @ValidatorConstraint()
@@ -86,6 +115,13 @@ export class Config {
   @IsString()
   @MinLength(1)
   HOST: string = '127.0.0.1';
+
+  /** Processes that share the port, each a whole instance. 1: this process alone. */
+  @Type(() => Number)
+  @IsInt({ message: 'WORKERS must be a whole number' })
+  @Min(1, { message: 'WORKERS must be 1 to 64' })
+  @Max(64, { message: 'WORKERS must be 1 to 64' })
+  WORKERS: number = 1;
 
   /** The issuer; every URL that is printed or signed comes from it. Default: `http://localhost:PORT`. */
   @Validate(IsIssuer)
@@ -122,6 +158,12 @@ export class Config {
   @Matches(/^[\x21\x23-\x5B\x5D-\x7E]+$/, { message: 'AUDIENCE must be printable characters without space' })
   AUDIENCE: string;
 
+  /** RFC 8707: what other APIs of the platform call themselves. An account is set to those that it may ask tokens for. */
+  @Transform(list)
+  @ArrayMaxSize(100, { message: 'RESOURCES must be at most 100' })
+  @Validate(IsResource, { each: true })
+  RESOURCES: string[] = [];
+
   @IsIn(['ES256', 'RS256', 'PS256'], { message: 'JWT_ALG must be ES256, RS256 or PS256' })
   JWT_ALG: 'ES256' | 'RS256' | 'PS256' = 'ES256';
 
@@ -134,6 +176,10 @@ export class Config {
 
   @IsIn(['published', 'rfc6749'], { message: 'GRANT_TYPE_ERRORS must be published or rfc6749' })
   GRANT_TYPE_ERRORS: 'published' | 'rfc6749' = 'published';
+
+  /** D13: which `aud` of a client's assertion is accepted; `issuer` is RFC 7523 as RFC 10070 has narrowed it. */
+  @IsIn(['issuer', 'issuer_or_endpoint'], { message: 'ASSERTION_AUDIENCE must be issuer or issuer_or_endpoint' })
+  ASSERTION_AUDIENCE: 'issuer' | 'issuer_or_endpoint' = 'issuer_or_endpoint';
 
   @IsEmail({ require_tld: false }, { message: 'BOOTSTRAP_ADMIN_EMAIL must be an e-mail address' })
   BOOTSTRAP_ADMIN_EMAIL: string = 'admin@localhost';
@@ -176,6 +222,34 @@ export class Config {
   @Max(3650)
   MAX_PAT_LIFETIME_DAYS: number = 365;
 
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_KEYS_PER_ACCOUNT must be a whole number' })
+  @Min(1)
+  @Max(1000)
+  MAX_KEYS_PER_ACCOUNT: number = 20;
+
+  /** Access tokens of one organization that were revoked one by one and have not expired; whoever needs more revokes a secret. */
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_TOKEN_REVOCATIONS_PER_ORGANIZATION must be a whole number' })
+  @Min(1)
+  @Max(1_000_000)
+  MAX_TOKEN_REVOCATIONS_PER_ORGANIZATION: number = 10_000;
+
+  @Type(() => Number)
+  @IsInt({ message: 'MAX_CREDENTIALS_PER_ORGANIZATION must be a whole number' })
+  @Min(1)
+  @Max(1_000_000)
+  MAX_CREDENTIALS_PER_ORGANIZATION: number = 10_000;
+
+  /** Requests an organization in so many seconds, where it has no `rate_limit` of its own. */
+  @Validate(IsRateLimit)
+  RATE_LIMIT: string = '6000/60';
+
+  /** Redis or Valkey: exact rate limits over all instances. Unset: PostgreSQL counts, with a slack of a tenth. */
+  @IsOptional()
+  @Validate(IsRedisUrl)
+  REDIS_URL?: string;
+
   /** How long verifiers may cache the JWKS; a new signing key is published for twice as long before it signs. */
   @Type(() => Number)
   @IsInt({ message: 'JWKS_MAX_AGE_SECONDS must be a whole number' })
@@ -205,6 +279,10 @@ export class Config {
     return this.ISSUER_URL.startsWith('https:');
   }
 
+  get rateLimit(): RateLimit {
+    return parseRateLimit(this.RATE_LIMIT)!;
+  }
+
   sabotaged(safeguard: Sabotage): boolean {
     return this.SABOTAGE.includes(safeguard);
   }
@@ -219,6 +297,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = readEnvironment()): Config {
     'MASTER_KEY',
     'AUDIENCE',
     'BOOTSTRAP_ADMIN_PASSWORD',
+    'REDIS_URL',
   );
   const given = Object.fromEntries(names.filter((name) => env[name]).map((name) => [name, env[name]]));
   given.ISSUER_URL ??= `http://localhost:${given.PORT ?? 3000}`;
@@ -240,6 +319,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = readEnvironment()): Config {
 
 function readEnvironment(): NodeJS.ProcessEnv {
   const file = path.resolve('.env');
-  if (existsSync(file)) process.loadEnvFile(file); // what is set in the environment wins over the file
+  // What is set in the environment wins over the file. A worker has in it what the file said when the service was started.
+  if (cluster.isPrimary && existsSync(file)) process.loadEnvFile(file);
   return process.env;
 }

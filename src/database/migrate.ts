@@ -121,10 +121,10 @@ export async function connect(connection: PostgresConnection): Promise<pg.Client
 const grants = (role: string) => `
   GRANT USAGE ON SCHEMA public TO ${role};
   GRANT SELECT, UPDATE ON era TO ${role};
-  GRANT SELECT, INSERT, UPDATE, DELETE ON revocable, instance, idempotency_key, session TO ${role};
-  GRANT SELECT, INSERT, UPDATE ON keyring_key, organization, "user", service_account, credential, company, employee TO ${role};
+  GRANT SELECT, INSERT, UPDATE, DELETE ON revocable, instance, idempotency_key, session, assertion_jti, rate_limit_window TO ${role};
+  GRANT SELECT, INSERT, UPDATE ON keyring_key, organization, "user", service_account, credential, company TO ${role};
   GRANT SELECT, INSERT, DELETE ON revocation TO ${role};
-  GRANT SELECT, INSERT, UPDATE, DELETE ON membership TO ${role};
+  GRANT SELECT, INSERT, UPDATE, DELETE ON membership, employee TO ${role};
   GRANT SELECT, INSERT ON scope, audit_event TO ${role};
   GRANT SELECT ON schema_migration TO ${role};
   GRANT USAGE ON SEQUENCE revocation_id_seq TO ${role};

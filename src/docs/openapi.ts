@@ -52,6 +52,7 @@ function describe(app: NestFastifyApplication, config: Config): OpenAPIObject {
   canonicalPathsOnly(document);
   describeHeaders(document);
   describeErrors(document);
+  describeRateLimits(document);
   wholeNumbers(document.components?.schemas);
   wholeNumbers(document.paths);
   return document;
@@ -104,6 +105,41 @@ function describeHeaders(document: OpenAPIObject): void {
   }
 }
 
+/** What is authenticated is charged to an organization: guarded routes, and the token endpoint. */
+const isCharged = ({ security }: { security?: object[] }) => security !== undefined && security.length > 0;
+
+/** E9: these headers stand in every answer to a request that was charged, whatever came of it. */
+function describeRateLimits(document: OpenAPIObject): void {
+  const whole = (description: string) => ({ description, schema: { type: 'integer' as const } });
+  document.components ??= {};
+  document.components.headers = {
+    'X-RateLimit-Limit': whole(
+      'Requests that the organization may make in a window, all its accounts and people together.',
+    ),
+    'X-RateLimit-Remaining': whole('Those that are left in this window.'),
+    'X-RateLimit-Reset': whole('Seconds until the next window begins.'),
+    'Retry-After': whole('Seconds to wait.'),
+  };
+  const named = (...names: string[]) =>
+    Object.fromEntries(names.map((name) => [name, { $ref: `#/components/headers/${name}` }]));
+  for (const item of Object.values(document.paths)) {
+    for (const method of METHODS) {
+      const operation = item[method];
+      if (!operation) continue;
+      for (const [status, response] of Object.entries(operation.responses)) {
+        if (!response || '$ref' in response) continue;
+        const limits = isCharged(operation) && !['401', '413', '415', '503'].includes(status);
+        response.headers = {
+          ...response.headers,
+          ...(limits && named('X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset')),
+          ...((status === '429' || status === '503') && named('Retry-After')),
+        };
+        if (Object.keys(response.headers).length === 0) delete response.headers;
+      }
+    }
+  }
+}
+
 /** Every number on this wire is a whole one; TypeScript, from which the schemas come, has no such type. */
 function wholeNumbers(node: unknown): void {
   if (typeof node !== 'object' || node === null) return;
@@ -150,10 +186,11 @@ function describeErrors(document: OpenAPIObject): void {
     403: 'The caller may not do this',
     404: 'There is no such thing here',
     409: 'It is in conflict with what is there',
+    412: 'It was changed since: `If-Match` names another version',
     413: 'The body is over 64 KiB',
     415: 'The body is not application/json in UTF-8',
     422: 'It is well formed and cannot be done',
-    429: 'Too many attempts; `Retry-After` says how long to wait',
+    429: "Too many attempts, or the organization's rate limit is used up; `Retry-After` says how long to wait",
     503: 'The service cannot answer safely at the moment; nothing was changed',
   };
   for (const [path, item] of Object.entries(document.paths)) {
@@ -161,14 +198,20 @@ function describeErrors(document: OpenAPIObject): void {
     for (const method of METHODS) {
       const operation = item[method];
       if (!operation) continue;
+      const takes = (header: string) =>
+        operation.parameters?.some((parameter) => 'name' in parameter && parameter.name === header);
       const statuses = [
         '400',
         '401',
         '403',
         '503',
+        ...(isCharged(operation) || method !== 'get' ? ['429'] : []),
         ...(path.includes('{') ? ['404'] : []),
-        ...(method === 'get' ? [] : ['404', '409', '413', '415', '422', '429']),
+        ...(method === 'get' ? [] : ['404', '409', '413', '415', '422']),
+        ...(takes('If-Match') ? ['412'] : []),
       ];
+      if (takes('If-None-Match'))
+        operation.responses['304'] ??= { description: 'It is still what `If-None-Match` names' };
       for (const status of statuses) operation.responses[status] ??= { description: answers[status], content: body };
     }
   }

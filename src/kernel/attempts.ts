@@ -37,6 +37,9 @@ export class Attempts {
   }
 }
 
+/** One process's part of a limit: connections are spread over all of them, and each counts for itself. Together they may round up. */
+export const shareOf = (limit: number, processes: number) => Math.ceil(limit / processes);
+
 /** Whoever has one IPv6 address has the 2^64 of its network (RFC 6177): they count as one. IPv4 in IPv6 counts as IPv4. */
 export function networkOf(address: string | null): string {
   if (!address?.includes(':') || address.includes('.')) return address?.replace(/^::ffff:/i, '') ?? '';

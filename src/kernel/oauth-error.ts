@@ -1,12 +1,15 @@
-/** Errors of the token endpoint: RFC 6749 §5.2, with the codes that RFC 6749 and RFC 8707 register. */
+/** Errors of the OAuth endpoints: RFC 6749 §5.2, with the codes that RFC 6749, RFC 7009, RFC 8707 and, of a bearer token, RFC 6750 register. */
 export const OAUTH_ERRORS = {
   invalid_request: 400,
   invalid_client: 401,
   invalid_grant: 400,
   unauthorized_client: 400,
   unsupported_grant_type: 400,
+  unsupported_token_type: 400,
   invalid_scope: 400,
   invalid_target: 400,
+  invalid_token: 401,
+  insufficient_scope: 403,
   server_error: 500,
   temporarily_unavailable: 503,
 } as const;
@@ -32,6 +35,10 @@ export class OAuthError extends Error {
  * caller's input stands in it. The error attribute keeps clients that look only at challenges informed.
  */
 export const basicChallenge = 'Basic realm="gatehouse", charset="UTF-8", error="invalid_client"';
+
+/** A client that authenticated and whose credential was found revoked before its request was done. */
+export const clientRefused = () =>
+  new OAuthError('invalid_client', 'Client authentication failed', { headers: { 'WWW-Authenticate': basicChallenge } });
 
 /** RFC 6750 §3. Without an error for a request that carried no token. */
 export function bearerChallenge(

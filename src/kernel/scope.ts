@@ -18,10 +18,14 @@ export const BUILT_IN_SCOPES: Readonly<Record<string, string>> = {
   'partner:orgs:write': 'Create and change organizations beneath your own',
   'partner:users:write': 'Manage the people of organizations beneath your own',
   'platform:admin': 'Administer the platform: every organization, scope and key',
+  'tokens:introspect': "Introspect tokens that were presented to an API of one's own",
 };
 
 export const ROLES = ['admin', 'auditor', 'platform_admin'] as const;
 export type Role = (typeof ROLES)[number];
+/** Those that there are in a client organization. */
+export const CLIENT_ROLES = ['admin', 'auditor'] as const satisfies readonly Role[];
+export type ClientRole = (typeof CLIENT_ROLES)[number];
 
 /** The scopes that a role stands for, out of all that exist. */
 function scopesOfRole(role: Role, existing: Iterable<string>): string[] {
@@ -36,27 +40,33 @@ const OWN_SCOPES: Record<Role, readonly string[]> = {
   platform_admin: [],
 };
 
+/** What bounds an organization: its own ceiling within those of all above it. */
+export interface Bounds {
+  /** Null: everything but `platform:*`. */
+  ceiling: readonly string[] | null;
+  platform: boolean;
+}
+
+/** What is within every one of these ceilings. One that is null bounds nothing. */
+export const within = (ceilings: readonly (readonly string[] | null)[]): readonly string[] | null =>
+  ceilings.reduce((all, one) => (all && one ? all.filter((scope) => one.includes(scope)) : (all ?? one)), null);
+
 /** What a person in this role may use in an organization. */
-export const allowedInRole = (
-  role: Role,
-  existing: Iterable<string>,
-  organization: { ceiling: readonly string[] | null; platform: boolean },
-): string[] => [...new Set([...OWN_SCOPES[role], ...allowedScopes(scopesOfRole(role, existing), organization)])];
+export const allowedInRole = (role: Role, existing: Iterable<string>, organization: Bounds): string[] => [
+  ...new Set([...OWN_SCOPES[role], ...allowedScopes(scopesOfRole(role, existing), organization)]),
+];
 
 /**
- * What may be used: what is assigned, within the organization's ceiling. No ceiling (null) means everything but `platform:*`.
+ * What may be used: what is assigned, within what bounds the organization. No ceiling (null) means everything but `platform:*`.
  * This is the only place that computes it.
  */
-export function allowedScopes(
-  assigned: Iterable<string>,
-  organization: { ceiling: readonly string[] | null; platform: boolean },
-): string[] {
-  const within = (scope: string) => {
+export function allowedScopes(assigned: Iterable<string>, organization: Bounds): string[] {
+  const isAllowed = (scope: string) => {
     if (organization.platform) return true;
     if (isPlatformScope(scope)) return false;
     return organization.ceiling === null || organization.ceiling.includes(scope);
   };
-  return [...assigned].filter(within);
+  return [...assigned].filter(isAllowed);
 }
 
 /** `scope` as sent (RFC 6749 §3.3) to a sorted set; undefined when it is not a scope. `openid` asks for an ID token and is dropped (D22). */

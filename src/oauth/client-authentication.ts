@@ -1,15 +1,17 @@
 import { Inject, Injectable, type OnApplicationShutdown } from '@nestjs/common';
 import { headerCount, requestInfo } from '../access/access.js';
 import { Recorder } from '../changes/recorder.js';
+import { SingleUses, UsedBefore } from '../changes/single-use.js';
+import { Config } from '../config/config.js';
 import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
-import { Attempts, networkOf } from '../kernel/attempts.js';
+import { Attempts, networkOf, shareOf } from '../kernel/attempts.js';
 import { Clock } from '../kernel/clock.js';
 import { basicChallenge, OAuthError } from '../kernel/oauth-error.js';
 import { RevocationView } from '../revocation/revocation-view.js';
 import type { AuthenticatedClient, Refusal, Refused } from '../service-accounts/clients.js';
 import { accountIdOf } from '../service-accounts/service-account.entity.js';
 import { SYSTEM } from '../tokens/keys.service.js';
-import type { ClientAuthMethod } from './client-auth/client-auth-method.js';
+import type { AssertionFault, ClientAuthMethod } from './client-auth/client-auth-method.js';
 import type { OAuthRequest } from './token-request.js';
 
 export const METHODS = Symbol('client authentication methods');
@@ -38,16 +40,23 @@ export class ClientAuthentication implements OnApplicationShutdown {
   constructor(
     @Inject(METHODS) private readonly methods: readonly ClientAuthMethod[],
     private readonly recorder: Recorder,
+    private readonly singleUses: SingleUses,
     private readonly view: RevocationView,
     clock: Clock,
+    config: Config,
   ) {
-    this.byNetwork = new Attempts(REFUSALS_PER_NETWORK, WINDOW_MS, MAX_NETWORKS, () => clock.monotonic());
-    this.byClient = new Attempts(REFUSALS_PER_CLIENT, WINDOW_MS, MAX_NETWORKS, () => clock.monotonic());
+    const buckets = (limit: number) =>
+      new Attempts(shareOf(limit, config.WORKERS), WINDOW_MS, MAX_NETWORKS, () => clock.monotonic());
+    this.byNetwork = buckets(REFUSALS_PER_NETWORK);
+    this.byClient = buckets(REFUSALS_PER_CLIENT);
     this.counter = setInterval(() => this.recordThrottled(), COUNT_EVERY_MS).unref();
   }
 
-  /** The client that the request proves to be. Throws invalid_client (401), invalid_request, or Unavailable when this instance is blind. */
-  async authenticate(request: OAuthRequest): Promise<AuthenticatedClient> {
+  /**
+   * The client that the request proves to be. A proof that is good for one request is used up by this, unless the caller records an
+   * event that does so (`deferred`). Throws invalid_client (401), invalid_request, or Unavailable when this instance is blind.
+   */
+  async authenticate(request: OAuthRequest, { deferred = false } = {}): Promise<AuthenticatedClient> {
     this.view.assertFresh();
     const { http, parameters } = request;
     // Base64 has no comma, so Basic credentials with one are two; other schemes have parameters, and fail as what they are.
@@ -55,26 +64,30 @@ export class ClientAuthentication implements OnApplicationShutdown {
       throw new OAuthError('invalid_request', 'There is more than one Authorization header');
     }
     const used = this.methods.filter((method) => method.uses(request));
-    const assertion = parameters.client_assertion !== undefined || parameters.client_assertion_type !== undefined;
-    if (used.length > 1 || (assertion && used.length > 0))
-      throw new OAuthError('invalid_request', 'The request authenticates in more than one way');
+    if (used.length > 1) throw new OAuthError('invalid_request', 'The request authenticates in more than one way');
     const [method] = used;
-    if (!method)
-      throw await this.refuse(
-        request,
-        parameters.client_id,
-        undefined,
-        assertion ? 'unsupported_method' : 'no_credentials',
-      );
-    const { claimed, outcome } = await method.prove(request);
+    if (!method) throw await this.refuse(request, parameters.client_id, undefined, 'no_credentials');
+    const { claimed, outcome, noted } = await method.prove(request);
     if (claimed !== undefined && parameters.client_id !== undefined && parameters.client_id !== claimed) {
       throw await this.refuse(request, claimed, undefined, 'client_id_mismatch');
     }
-    if ('refused' in outcome) throw await this.refuse(request, claimed, outcome, outcome.refused);
+    if ('refused' in outcome) throw await this.refuse(request, claimed, outcome, outcome.refused, noted);
     const { client, credential } = outcome;
     if (client.clientAuthMethods && !client.clientAuthMethods.includes(method.name))
       throw await this.refuse(request, claimed, { client, credentialId: credential.id }, 'method_not_allowed');
+    if (outcome.once && !deferred) {
+      await this.singleUses.consume(outcome.once).catch(async (error) => {
+        throw error instanceof UsedBefore ? await this.refuseReplay(request, outcome) : error;
+      });
+    }
     return outcome;
+  }
+
+  /** The refusal of a proof that was good, and was used before. */
+  refuseReplay(request: OAuthRequest, { client, credential, once }: AuthenticatedClient): Promise<OAuthError> {
+    const noted = once && { jti_sha256: once.hash.toString('hex') };
+    const proved = { client, credentialId: credential.id };
+    return this.refuse(request, client.clientId, proved, 'replayed_assertion', noted);
   }
 
   onApplicationShutdown(): void {
@@ -85,7 +98,8 @@ export class ClientAuthentication implements OnApplicationShutdown {
     request: OAuthRequest,
     claimed: string | undefined,
     refused: Pick<Refused, 'client' | 'credentialId'> | undefined,
-    reason: Refusal | 'no_credentials' | 'unsupported_method' | 'client_id_mismatch' | 'method_not_allowed',
+    reason: Refusal | AssertionFault | 'no_credentials' | 'client_id_mismatch' | 'method_not_allowed',
+    noted?: Readonly<Record<string, string>>,
   ): Promise<OAuthError> {
     const info = requestInfo(request.http);
     const network = networkOf(info.address);
@@ -107,10 +121,11 @@ export class ClientAuthentication implements OnApplicationShutdown {
       actor: { type: 'anonymous', id: null, name: claimed && accountIdOf(claimed) ? claimed : '', organizationId },
       credentialId: refused?.credentialId,
       targets: client && [{ type: 'service_account', id: client.id, name: client.name }],
+      changes: noted && Object.fromEntries(Object.entries(noted).map(([name, to]) => [name, { to }])),
       request: info,
     });
     if (reason === 'client_id_mismatch')
-      return new OAuthError('invalid_request', 'client_id is not that of the Authorization header');
+      return new OAuthError('invalid_request', 'client_id is not the one that the request authenticates as');
     return new OAuthError('invalid_client', DESCRIPTIONS[reason] ?? REFUSED, {
       headers: { 'WWW-Authenticate': basicChallenge },
     });
@@ -138,5 +153,13 @@ const REFUSED = 'Client authentication failed';
 const DESCRIPTIONS: Partial<Record<string, string>> = {
   no_credentials: 'The request carries no client credentials',
   other_environment: 'The secret is of another environment',
-  unsupported_method: 'This way of client authentication is not supported',
+  // Told only to whoever signed with a key of the client's: nobody learns anything of another.
+  wrong_issuer: 'iss and sub of the client assertion must both be the client id',
+  wrong_audience:
+    'aud of the client assertion must be one value: the issuer, or where this server accepts it the URL of this endpoint',
+  incomplete_assertion: 'The client assertion needs exp and jti, and its times in whole seconds',
+  expired_assertion: 'The client assertion expired',
+  assertion_lives_too_long: 'A client assertion may live five minutes at most: exp lies too far ahead',
+  assertion_from_the_future: 'The client assertion is not valid yet: iat or nbf lies in the future',
+  replayed_assertion: 'The client assertion was used before: sign a new one, with a new jti, for each request',
 };

@@ -8,7 +8,14 @@ import { Keys } from '../tokens/keys.service.js';
 import type { ClientAuthMethod } from './client-auth/client-auth-method.js';
 import { METHODS } from './client-authentication.js';
 import type { Grant } from './grants/grant.js';
-import { assertRealm, JWKS_PATHS, METADATA_PATHS, TOKEN_PATHS } from './paths.js';
+import {
+  assertRealm,
+  INTROSPECTION_PATHS,
+  JWKS_PATHS,
+  METADATA_PATHS,
+  REVOCATION_PATHS,
+  TOKEN_PATHS,
+} from './paths.js';
 import { GRANT_TYPES } from './token.controller.js';
 
 /** RFC 8414 */
@@ -18,6 +25,14 @@ class ServerMetadata {
   jwks_uri: string;
   grant_types_supported: string[];
   token_endpoint_auth_methods_supported: string[];
+  token_endpoint_auth_signing_alg_values_supported: string[];
+  introspection_endpoint: string;
+  /** `Bearer`: an access token that holds `tokens:introspect`. */
+  introspection_endpoint_auth_methods_supported: string[];
+  introspection_endpoint_auth_signing_alg_values_supported: string[];
+  revocation_endpoint: string;
+  revocation_endpoint_auth_methods_supported: string[];
+  revocation_endpoint_auth_signing_alg_values_supported: string[];
   scopes_supported: string[];
   service_documentation: string;
   response_types_supported: string[];
@@ -71,12 +86,22 @@ export class MetadataController {
   async metadata(@Req() request: FastifyRequest): Promise<ServerMetadata> {
     assertRealm(request, this.config);
     const issuer = this.config.ISSUER_URL;
+    const methods = this.methods.map(({ name }) => name);
+    const algorithms = this.methods.flatMap(({ signingAlgorithms }) => signingAlgorithms ?? []);
     return {
       issuer,
       token_endpoint: `${issuer}/${TOKEN_PATHS[0]}`,
       jwks_uri: `${issuer}/${JWKS_PATHS[0]}`,
       grant_types_supported: this.grants.map(({ type }) => type),
-      token_endpoint_auth_methods_supported: this.methods.map(({ name }) => name),
+      token_endpoint_auth_methods_supported: methods,
+      token_endpoint_auth_signing_alg_values_supported: algorithms,
+      introspection_endpoint: `${issuer}/${INTROSPECTION_PATHS[0]}`,
+      // RFC 8414 §2 has access token types stand among the methods.
+      introspection_endpoint_auth_methods_supported: [...methods, 'Bearer'],
+      introspection_endpoint_auth_signing_alg_values_supported: algorithms,
+      revocation_endpoint: `${issuer}/${REVOCATION_PATHS[0]}`,
+      revocation_endpoint_auth_methods_supported: methods,
+      revocation_endpoint_auth_signing_alg_values_supported: algorithms,
       scopes_supported: [...(await this.scopes.names())].sort(),
       service_documentation: `${issuer}/docs`,
       response_types_supported: [],

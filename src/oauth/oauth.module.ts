@@ -2,6 +2,7 @@ import { Module } from '@nestjs/common';
 import { PassportModule } from '@nestjs/passport';
 import { ChangesModule } from '../changes/changes.module.js';
 import { OrganizationsModule } from '../organizations/organizations.module.js';
+import { RateLimitsModule } from '../rate-limits/rate-limits.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
 import { ServiceAccounts } from '../service-accounts/service-accounts.service.js';
@@ -10,7 +11,10 @@ import { TokensModule } from '../tokens/tokens.module.js';
 import { FORMATS } from '../tokens/tokens.service.js';
 import { BasicClientStrategy } from './client-auth/client-secret-basic.js';
 import { ClientAuthentication, METHODS } from './client-authentication.js';
+import { IntrospectionController } from './introspection.controller.js';
 import { MetadataController } from './metadata.controller.js';
+import { PostOnlyController } from './post-only.controller.js';
+import { RevocationController } from './revocation.controller.js';
 import { CLIENT_AUTH_METHODS, GRANTS } from './supported.js';
 import { GRANT_TYPES, TokenController } from './token.controller.js';
 
@@ -18,8 +22,16 @@ const all = <T>(...entries: T[]) => entries;
 
 /** Owns the OAuth endpoints. Refuses to know how tokens are written, and mints none itself. */
 @Module({
-  imports: [PassportModule, ChangesModule, OrganizationsModule, RevocationModule, ServiceAccountsModule, TokensModule],
-  controllers: [TokenController, MetadataController],
+  imports: [
+    PassportModule,
+    ChangesModule,
+    OrganizationsModule,
+    RateLimitsModule,
+    RevocationModule,
+    ServiceAccountsModule,
+    TokensModule,
+  ],
+  controllers: [TokenController, IntrospectionController, RevocationController, PostOnlyController, MetadataController],
   providers: [
     BasicClientStrategy,
     ClientAuthentication,

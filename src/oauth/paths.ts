@@ -8,6 +8,10 @@ const OPENID_CONNECT = `${REALM}/protocol/openid-connect`;
 
 /** The first is the canonical one, that metadata names. */
 export const TOKEN_PATHS = ['oauth/token', 'api/oauth2/token', `${OPENID_CONNECT}/token`] as const;
+export const INTROSPECTION_PATHS = ['oauth/introspect', `${OPENID_CONNECT}/token/introspect`] as const;
+export const REVOCATION_PATHS = ['oauth/revoke', `${OPENID_CONNECT}/revoke`] as const;
+/** Those that take parameters, in POST bodies alone. */
+export const POST_PATHS = [...TOKEN_PATHS, ...INTROSPECTION_PATHS, ...REVOCATION_PATHS] as const;
 export const JWKS_PATHS = ['.well-known/jwks.json', `${OPENID_CONNECT}/certs`] as const;
 export const METADATA_PATHS = [
   '.well-known/oauth-authorization-server',
@@ -16,9 +20,10 @@ export const METADATA_PATHS = [
   `${REALM}/.well-known/oauth-authorization-server`,
 ] as const;
 
-/** Whether errors on this path take the form of RFC 6749 §5.2. `path`: without the query. */
-export const isOAuthPath = (path: string) =>
-  /^\/(oauth\/token|api\/oauth2\/token|realms\/[^/]+\/protocol\/openid-connect\/token)\/*$/.test(path);
+const OAUTH_PATH = new RegExp(`^/(?:${POST_PATHS.map((path) => path.replace(':realm', '[^/]+')).join('|')})/*$`);
+
+/** Whether bodies and errors on this path take the forms of RFC 6749. `path`: without the query. */
+export const isOAuthPath = (path: string) => OAUTH_PATH.test(path);
 
 /** A realm that is not configured is no path. */
 export function assertRealm(request: FastifyRequest, config: Config): void {

@@ -2,6 +2,7 @@ import { CREDENTIAL_KINDS as KINDS } from '../service-accounts/credentials/kinds
 import { TOKEN_FORMATS as FORMATS } from '../tokens/formats/formats.js';
 import { ClientSecretBasic } from './client-auth/client-secret-basic.js';
 import { ClientSecretPost } from './client-auth/client-secret-post.js';
+import { PrivateKeyJwt } from './client-auth/private-key-jwt.js';
 import { ClientCredentials } from './grants/client-credentials.js';
 
 /**
@@ -9,6 +10,6 @@ import { ClientCredentials } from './grants/client-credentials.js';
  * names an entry. To add one: write its file, add its line.
  */
 export const GRANTS = [ClientCredentials];
-export const CLIENT_AUTH_METHODS = [ClientSecretBasic, ClientSecretPost];
+export const CLIENT_AUTH_METHODS = [ClientSecretBasic, ClientSecretPost, PrivateKeyJwt];
 export const CREDENTIAL_KINDS = KINDS;
 export const TOKEN_FORMATS = FORMATS;

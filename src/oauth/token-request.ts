@@ -6,11 +6,16 @@ import { isStorableText } from '../kernel/text.js';
 /** The parameters of a request to an OAuth endpoint: each at most once, none empty, all strings (RFC 6749 §3.2). */
 export type Parameters = Readonly<Record<string, string | undefined>>;
 
+/** A body, parsed. `resource` alone may be repeated (RFC 8707 §2), so it stands apart from the parameters. */
+export interface ParsedBody {
+  parameters: Parameters;
+  resources: readonly string[];
+}
+
 export const MAX_BODY = 16 * 1024;
 
 /** A request to an OAuth endpoint, parsed. */
-export interface OAuthRequest {
-  parameters: Parameters;
+export interface OAuthRequest extends ParsedBody {
   http: FastifyRequest;
 }
 
@@ -20,7 +25,7 @@ const invalid = (description: string, status?: number) => new OAuthError('invali
  * application/x-www-form-urlencoded, strictly: a flat parser, so that a handler never sees anything but strings, and no silent
  * replacement of what is not UTF-8. A parameter without a value counts as absent (RFC 6749 §3.1).
  */
-export function parseForm(body: Buffer): Parameters {
+export function parseForm(body: Buffer): ParsedBody {
   const pairs: [string, string][] = [];
   for (const part of body.toString('latin1').split('&')) {
     if (part === '') continue;
@@ -43,7 +48,7 @@ function decode(text: string): string {
  * application/json, a flat object of strings. JSON.parse keeps the last of repeated members and says nothing, so the string tokens
  * are counted: in a flat object of strings there are exactly two a member.
  */
-export function parseJson(body: Buffer): Parameters {
+export function parseJson(body: Buffer): ParsedBody {
   if (!isUtf8(body)) throw invalid('The body is not UTF-8');
   const text = body.toString('utf8');
   let value: unknown;
@@ -66,15 +71,19 @@ export function parseJson(body: Buffer): Parameters {
 const Bag = function Bag() {} as unknown as new () => Record<string, string | undefined>;
 Bag.prototype = Object.create(null);
 
-function collect(pairs: [string, string][]): Parameters {
+function collect(pairs: [string, string][]): ParsedBody {
   const parameters = new Bag();
+  const resources: string[] = [];
   for (const [name, value] of pairs) {
     if (!isStorableText(name) || !isStorableText(value)) throw invalid('A parameter holds a character that is none');
-    // RFC 8707 §2 alone may be repeated, and none is registered yet: an unknown parameter is ignored however often it stands there.
-    if (name in parameters && name !== 'resource') throw invalid('A parameter is repeated');
+    if (name === 'resource') {
+      if (value !== '') resources.push(value);
+      continue;
+    }
+    if (name in parameters) throw invalid('A parameter is repeated');
     parameters[name] = value === '' ? undefined : value;
   }
-  return parameters;
+  return { parameters, resources };
 }
 
 /** What must never stand in a URL, where logs and histories keep it. */
@@ -99,7 +108,7 @@ export function readRequest(http: FastifyRequest): OAuthRequest {
   if (http.body === undefined || http.body === null) {
     if (http.headers['content-type'] === undefined)
       throw invalid('The body must be application/x-www-form-urlencoded or application/json', 415);
-    return { parameters: {}, http };
+    return { parameters: {}, resources: [], http };
   }
-  return { parameters: http.body as Parameters, http };
+  return { ...(http.body as ParsedBody), http };
 }

@@ -1,28 +1,23 @@
-import { Controller, Get, Inject, Post, Req, Res } from '@nestjs/common';
-import {
-  ApiBasicAuth,
-  ApiBody,
-  ApiConsumes,
-  ApiExcludeEndpoint,
-  ApiOperation,
-  ApiResponse,
-  ApiSecurity,
-  ApiTags,
-} from '@nestjs/swagger';
+import { Controller, Inject, Post, Req, Res } from '@nestjs/common';
+import { ApiBasicAuth, ApiBody, ApiConsumes, ApiOperation, ApiResponse, ApiSecurity, ApiTags } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { Public, requestInfo } from '../access/access.js';
+import { charge } from '../access/rate-limit.js';
 import { Recorder } from '../changes/recorder.js';
+import { UsedBefore } from '../changes/single-use.js';
 import { Config } from '../config/config.js';
 import type { RequestInfo } from '../kernel/actor.js';
-import { basicChallenge, OAuthError } from '../kernel/oauth-error.js';
+import { clientRefused, OAuthError } from '../kernel/oauth-error.js';
 import { parseScope } from '../kernel/scope.js';
-import type { AuthenticatedClient } from '../service-accounts/clients.js';
+import { RateLimits } from '../rate-limits/rate-limits.js';
+import type { AuthenticatedClient, Client } from '../service-accounts/clients.js';
 import { actorOf, Tokens } from '../tokens/tokens.service.js';
+import { answer } from './answer.js';
 import { ClientAuthentication } from './client-authentication.js';
 import type { Authorization, Grant } from './grants/grant.js';
 import { OAuthErrorBody, TokenRequest, TokenResponse } from './oauth.dto.js';
 import { assertRealm, TOKEN_PATHS } from './paths.js';
-import { type Parameters, readRequest } from './token-request.js';
+import { type OAuthRequest, type Parameters, readRequest } from './token-request.js';
 
 export const GRANT_TYPES = Symbol('grants');
 
@@ -34,6 +29,7 @@ export class TokenController {
     private readonly authentication: ClientAuthentication,
     private readonly tokens: Tokens,
     private readonly recorder: Recorder,
+    private readonly limits: RateLimits,
     private readonly config: Config,
   ) {}
 
@@ -43,7 +39,7 @@ export class TokenController {
     operationId: 'issueToken',
     summary: 'Issue an access token',
     description:
-      'Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header (HTTP Basic) or into the body, not both. There is no refresh token: ask again some 30 seconds before `expires_in` has passed.',
+      'Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header (HTTP Basic) or into the body, not both; or the client signs an assertion with its own key (`private_key_jwt`, RFC 7523). There is no refresh token: ask again some 30 seconds before `expires_in` has passed.',
   })
   @ApiConsumes('application/x-www-form-urlencoded', 'application/json')
   @ApiBody({ type: TokenRequest })
@@ -54,7 +50,11 @@ export class TokenController {
   @ApiResponse({ status: 401, type: OAuthErrorBody, description: 'Client authentication failed' })
   @ApiResponse({ status: 413, type: OAuthErrorBody, description: 'The body is over 16 KiB' })
   @ApiResponse({ status: 415, type: OAuthErrorBody, description: 'The body has another media type' })
-  @ApiResponse({ status: 429, type: OAuthErrorBody, description: 'Too many failed attempts from this address' })
+  @ApiResponse({
+    status: 429,
+    type: OAuthErrorBody,
+    description: "Too many failed attempts from this address, or the organization's rate limit is used up",
+  })
   @ApiResponse({
     status: 503,
     type: OAuthErrorBody,
@@ -64,48 +64,32 @@ export class TokenController {
     assertRealm(http, this.config);
     // 1. Parse: flat, no repeated parameter, nothing in the URL.
     const request = readRequest(http);
-    // 2. Authenticate the client.
-    const client = await this.authentication.authenticate(request);
+    // 2. Authenticate the client. What its proof uses up, the event of step 7 or of the refusal does.
+    const client = await this.authentication.authenticate(request, { deferred: true });
+    // 3. Charge its organization: only now, so that nobody else can use its limit up. A refusal is not recorded one by one.
+    await charge(this.limits, client.organization, reply);
     const info = requestInfo(http);
     try {
-      // 3. The grant decides.
+      // 4. The grant decides.
       const grant = this.grant(request.parameters);
       const authorization = await grant.decide(client, request.parameters);
-      // 4. Narrow the scopes.
+      // 5. Narrow the scopes.
       const scopes = this.narrow(authorization, request.parameters.scope);
-      // 5. Sign and record, in one commit with others.
-      const issued = await this.tokens.issue(client, scopes, [this.config.AUDIENCE], info);
-      if (!issued)
-        throw new OAuthError('invalid_client', 'Client authentication failed', {
-          headers: { 'WWW-Authenticate': basicChallenge },
-        });
-      // 6. Answer.
-      void reply
-        .code(200)
-        .header('cache-control', 'no-store')
-        .header('pragma', 'no-cache')
-        .type('application/json')
-        .send({
-          access_token: issued.text,
-          token_type: 'Bearer',
-          expires_in: issued.expiresIn,
-          scope: scopes.join(' '),
-        });
+      // 6. Choose the audience.
+      const audience = this.audience(client.client, request.resources);
+      // 7. Sign and record, in one commit with others.
+      const issued = await this.tokens.issue(client, scopes, audience, info);
+      if (!issued) throw clientRefused();
+      // 8. Answer.
+      answer(reply, {
+        access_token: issued.text,
+        token_type: 'Bearer',
+        expires_in: issued.expiresIn,
+        scope: scopes.join(' '),
+      });
     } catch (error) {
-      if (error instanceof OAuthError) await this.recordRefusal(client, error, info);
-      throw error;
+      throw await this.refusal(error, request, client, info);
     }
-  }
-
-  /** RFC 6749 §3.2: only POST. */
-  @Get([...TOKEN_PATHS])
-  @Public({ crossOrigin: true })
-  @ApiExcludeEndpoint()
-  notAllowed(): never {
-    throw new OAuthError('invalid_request', 'The token endpoint takes POST only', {
-      status: 405,
-      headers: { Allow: 'POST' },
-    });
   }
 
   private grant({ grant_type }: Parameters): Grant {
@@ -133,19 +117,35 @@ export class TokenController {
     return asked.length > 0 ? asked : [...allowed].sort();
   }
 
-  private async recordRefusal(
-    { client, credential }: AuthenticatedClient,
-    error: OAuthError,
+  /**
+   * RFC 8707 §2: all that is asked for, or our own. An account that is set to none asks in vain, as a client does of a server that
+   * knows no resources.
+   */
+  private audience(client: Client, resources: readonly string[]): readonly string[] {
+    if (resources.length === 0 || client.resources.length === 0) return [this.config.AUDIENCE];
+    if (resources.some((resource) => !this.tokens.mayAskFor(client, resource)))
+      throw new OAuthError('invalid_target', 'A requested resource is not one that this client may ask for');
+    return [...new Set(resources)];
+  }
+
+  /** The error to throw, once it is recorded: an assertion that was refused something is used up as well. */
+  private async refusal(
+    error: unknown,
+    oauthRequest: OAuthRequest,
+    authenticated: AuthenticatedClient,
     request: RequestInfo,
-  ): Promise<void> {
-    const event = {
-      action: 'token.issued',
-      outcome: 'failure',
-      reason: error.code,
-      actor: actorOf(client),
-      credentialId: credential.id,
-      request,
-    } as const;
-    await this.recorder.record(event);
+  ): Promise<unknown> {
+    const { client, credential, once } = authenticated;
+    try {
+      if (error instanceof UsedBefore) throw error;
+      if (error instanceof OAuthError) {
+        const actor = actorOf(client);
+        const event = { action: 'token.issued', outcome: 'failure', reason: error.code, actor, request } as const;
+        await this.recorder.record({ ...event, credentialId: credential.id }, { once });
+      }
+      return error;
+    } catch (other) {
+      return other instanceof UsedBefore ? this.authentication.refuseReplay(oauthRequest, authenticated) : other;
+    }
   }
 }

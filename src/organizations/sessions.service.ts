@@ -8,6 +8,7 @@ import { base62, isUuid, randomOctets, uuidv7 } from '../kernel/ids.js';
 import { problem } from '../kernel/problem.js';
 import { allowedInRole, type Role } from '../kernel/scope.js';
 import { type Key, Keyring } from '../keyring/keyring.js';
+import { boundsOf, type Line, lineOf } from './lineage.js';
 import { Membership, type MembershipStatus } from './membership.entity.js';
 import { Organization } from './organization.entity.js';
 import { Scopes } from './scopes.service.js';
@@ -276,16 +277,9 @@ export class Sessions {
     });
   }
 
-  private async scopesOf(
-    role: Role,
-    organization: { scope_ceiling: string[] | null; platform: boolean },
-  ): Promise<readonly string[]> {
+  private async scopesOf(role: Role, { line }: { line: Line }): Promise<readonly string[]> {
     const existing = await this.scopes.names();
-    if (role === 'platform_admin') return existing;
-    return allowedInRole(role, existing, {
-      ceiling: organization.scope_ceiling,
-      platform: organization.platform,
-    });
+    return role === 'platform_admin' ? existing : allowedInRole(role, existing, boundsOf(line));
   }
 
   private mint(): { cookie: string; tokenHash: Buffer; hashKeyId: string } {
@@ -309,8 +303,7 @@ interface Judged {
   name: string;
   must_change_password: boolean;
   organization_name: string;
-  scope_ceiling: string[] | null;
-  platform: boolean;
+  line: Line;
   disabled_at: Date | null;
   own_membership_id: string | null;
   own_role: Role | null;
@@ -321,7 +314,7 @@ interface Judged {
 /** All that a session hangs on, of one snapshot. $1: the cookie under every key it may have been hashed with; $2: the platform. */
 const JUDGE = `
   SELECT s.id, s.user_id, s.organization_id, s.authenticated_at, s.last_seen_at, s.expires_at, s.ended_at,
-         u.email, u.name, u.must_change_password, o.name AS organization_name, o.scope_ceiling, o.platform, o.disabled_at,
+         u.email, u.name, u.must_change_password, o.name AS organization_name, o.disabled_at, ${lineOf('o.id')} AS line,
          own.id AS own_membership_id, own.role AS own_role, platform.id AS platform_membership_id,
          (SELECT json_object_agg(r.id, r.epoch) FROM revocable r
            WHERE r.id IN (s.id, s.user_id, s.organization_id, own.id, platform.id)) AS epochs

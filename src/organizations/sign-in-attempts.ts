@@ -1,5 +1,6 @@
 import { Injectable } from '@nestjs/common';
-import { Attempts, networkOf } from '../kernel/attempts.js';
+import { Config } from '../config/config.js';
+import { Attempts, networkOf, shareOf } from '../kernel/attempts.js';
 import { Clock } from '../kernel/clock.js';
 import { problem } from '../kernel/problem.js';
 
@@ -15,9 +16,11 @@ export class SignInAttempts {
   private readonly byPerson: Attempts;
   private readonly byNetwork: Attempts;
 
-  constructor(clock: Clock) {
-    this.byPerson = new Attempts(PER_PERSON, WINDOW_MS, MAX_KEYS, () => clock.monotonic());
-    this.byNetwork = new Attempts(PER_NETWORK, WINDOW_MS, MAX_KEYS, () => clock.monotonic());
+  constructor(clock: Clock, config: Config) {
+    const buckets = (limit: number) =>
+      new Attempts(shareOf(limit, config.WORKERS), WINDOW_MS, MAX_KEYS, () => clock.monotonic());
+    this.byPerson = buckets(PER_PERSON);
+    this.byNetwork = buckets(PER_NETWORK);
   }
 
   /** Throws too_many_attempts. Otherwise counts one, and returns what takes it back when the password was right. */

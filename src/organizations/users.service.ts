@@ -5,8 +5,9 @@ import { type Caller, PLATFORM_ORGANIZATION, type Target } from '../kernel/actor
 import { Clock } from '../kernel/clock.js';
 import { isUuid, uuidv7 } from '../kernel/ids.js';
 import { problem } from '../kernel/problem.js';
-import { allowedInRole, type Role } from '../kernel/scope.js';
-import { adminRoleOf, Membership, type MembershipStatus } from './membership.entity.js';
+import type { Role } from '../kernel/scope.js';
+import { assertAnotherAdmin, assertMayGrant, whosePeople } from './appointing.js';
+import { Membership, type MembershipStatus } from './membership.entity.js';
 import { Organization } from './organization.entity.js';
 import { Passwords } from './passwords.js';
 import { Scopes } from './scopes.service.js';
@@ -31,7 +32,10 @@ export interface NewPerson {
   password?: string;
 }
 
-/** The people of an organization. Nobody grants, changes or ends what they do not hold themselves. */
+/**
+ * The people of the caller's own organization or, for a partner, of `child`, an organization that must stand beneath it.
+ * Who may appoint and dismiss whom stands in appointing.ts.
+ */
 @Injectable()
 export class Users {
   constructor(
@@ -44,7 +48,8 @@ export class Users {
   ) {}
 
   /** Members and those invited, in the order of their ids, after the id `after`. */
-  async list(organizationId: string, limit: number, after?: string): Promise<Member[]> {
+  async list(caller: Caller, limit: number, after?: string, child?: string): Promise<Member[]> {
+    const organizationId = await whosePeople(this.database.manager, caller, child);
     const memberships = await this.database.manager.find(Membership, {
       where: { organizationId, ...(after && { userId: MoreThan(after) }) },
       order: { userId: 'ASC' },
@@ -56,7 +61,8 @@ export class Users {
   }
 
   /** Throws not_found. */
-  async get(organizationId: string, id: string): Promise<Member> {
+  async get(caller: Caller, id: string, child?: string): Promise<Member> {
+    const organizationId = await whosePeople(this.database.manager, caller, child);
     const membership =
       isUuid(id) && (await this.database.manager.findOneBy(Membership, { organizationId, userId: id }));
     if (!membership) throw problem('not_found');
@@ -64,20 +70,20 @@ export class Users {
   }
 
   /**
-   * Makes a person a member of the caller's organization. Somebody whom the platform knows already is invited: neither their name
-   * nor their password is touched, and they accept by turning to the organization. Throws already_member, scope_not_held.
+   * Makes a person a member. Somebody whom the platform knows already is invited: neither their name nor their password is touched,
+   * and they accept by turning to the organization. Throws not_found, already_member, scope_not_held.
    */
-  async create(caller: Caller, person: NewPerson & { role: Role }): Promise<Outcome<Member>> {
-    const { organizationId } = caller;
+  async create(caller: Caller, person: NewPerson & { role: Role }, child?: string): Promise<Outcome<Member>> {
     const passwordHash = await this.hashOf(person.password);
     return this.changes.run(caller, async (change) => {
-      const organization = await change.tx.findOneByOrFail(Organization, { id: organizationId });
-      await this.assertMayGrant(caller, organization, person.role);
+      const organizationId = await whosePeople(change.tx, caller, child);
+      await assertMayGrant(change.tx, caller, organizationId, [person.role], await this.scopes.names());
       const { user, known } = await this.insertUser(change, { ...person, passwordHash, mustChangePassword: false });
       const membership = await this.insertMembership(change, organizationId, user.id, person.role, !known);
       const member = memberOf(membership, user);
       change.record({
         action: known ? 'user.invited' : 'user.created',
+        organizationId,
         targets: [targetOf(member)],
         changes: { email: { to: member.email }, role: { to: member.role } },
       });
@@ -89,11 +95,17 @@ export class Users {
    * Changes a member's role, disables or enables the membership. Disabling ends their sessions here.
    * Throws not_found, scope_not_held, last_admin.
    */
-  async update(caller: Caller, id: string, { role, disabled }: { role?: Role; disabled?: boolean }): Promise<Member> {
+  async update(
+    caller: Caller,
+    id: string,
+    { role, disabled }: { role?: Role; disabled?: boolean },
+    child?: string,
+  ): Promise<Member> {
     const { result } = await this.changes.run(caller, async (change) => {
-      const { organization, membership, user } = await this.lock(change.tx, caller.organizationId, id);
+      const organizationId = await whosePeople(change.tx, caller, child);
+      const { membership, user } = await this.lock(change.tx, organizationId, id);
       const { role: before, administers } = membership;
-      await this.assertMayGrant(caller, organization, before, role ?? before);
+      await assertMayGrant(change.tx, caller, organizationId, [before, role ?? before], await this.scopes.names());
       const wasDisabled = membership.disabledAt !== null;
       membership.role = role ?? before;
       if (disabled !== undefined && disabled !== wasDisabled)
@@ -103,17 +115,20 @@ export class Users {
       if (membership.role !== before) {
         change.record({
           action: 'user.updated',
+          organizationId,
           targets: [targetOf(member)],
           changes: { role: { from: before, to: membership.role } },
         });
       }
       const isDisabled = membership.disabledAt !== null;
-      if (isDisabled !== wasDisabled)
-        change.record({ action: isDisabled ? 'user.disabled' : 'user.enabled', targets: [targetOf(member)] });
+      if (isDisabled !== wasDisabled) {
+        const action = isDisabled ? 'user.disabled' : 'user.enabled';
+        change.record({ action, organizationId, targets: [targetOf(member)] });
+      }
       if (change.events.length === 0) return member;
       await change.tx.update(
         Membership,
-        { organizationId: caller.organizationId, id: membership.id },
+        { organizationId, id: membership.id },
         { role: membership.role, disabledAt: membership.disabledAt },
       );
       if (isDisabled && !wasDisabled) await this.shutOut(change, membership, member, before);
@@ -128,16 +143,22 @@ export class Users {
   }
 
   /** Ends a membership; the person stays, and so do their others. Throws not_found, scope_not_held, last_admin. */
-  async remove(caller: Caller, id: string): Promise<void> {
+  async remove(caller: Caller, id: string, child?: string): Promise<void> {
     await this.changes.run(caller, async (change) => {
-      const { organization, membership, user } = await this.lock(change.tx, caller.organizationId, id);
-      await this.assertMayGrant(caller, organization, membership.role);
+      const organizationId = await whosePeople(change.tx, caller, child);
+      const { membership, user } = await this.lock(change.tx, organizationId, id);
+      await assertMayGrant(change.tx, caller, organizationId, [membership.role], await this.scopes.names());
       if (membership.administers) await assertAnotherAdmin(change.tx, membership);
       const member = memberOf(membership, user);
-      change.record({ action: 'user.deleted', targets: [targetOf(member)], changes: { role: { from: member.role } } });
+      change.record({
+        action: 'user.deleted',
+        organizationId,
+        targets: [targetOf(member)],
+        changes: { role: { from: member.role } },
+      });
       // Before the row goes: what they have under way may refer to it, and would wait for this as this waits for it.
       await this.shutOut(change, membership, member, membership.role);
-      await change.tx.delete(Membership, { organizationId: caller.organizationId, id: membership.id });
+      await change.tx.delete(Membership, { organizationId, id: membership.id });
       return undefined;
     });
   }
@@ -248,28 +269,16 @@ export class Users {
     return this.passwords.hash(password);
   }
 
-  private async assertMayGrant(caller: Caller, organization: Organization, ...roles: Role[]): Promise<void> {
-    if (roles.includes('platform_admin') && !organization.platform) {
-      throw problem('validation_failed', { errors: [{ field: 'role', message: 'role must be admin or auditor' }] });
-    }
-    const existing = await this.scopes.names();
-    const granted = roles.flatMap((role) => allowedInRole(role, existing, organization.bounds));
-    if (!granted.every((scope) => caller.scopes.has(scope))) throw problem('scope_not_held');
-  }
-
   /** The organization's row is locked first, so that of two admins who end one another only the first does. */
   private async lock(tx: EntityManager, organizationId: string, userId: string) {
     if (!isUuid(userId)) throw problem('not_found');
-    const organization = await tx.findOneOrFail(Organization, {
-      where: { id: organizationId },
-      lock: { mode: 'for_no_key_update' },
-    });
+    await tx.findOneOrFail(Organization, { where: { id: organizationId }, lock: { mode: 'for_no_key_update' } });
     const membership = await tx.findOne(Membership, {
       where: { organizationId, userId },
       lock: { mode: 'for_no_key_update' },
     });
     if (!membership) throw problem('not_found');
-    return { organization, membership, user: await tx.findOneByOrFail(User, { id: userId }) };
+    return { membership, user: await tx.findOneByOrFail(User, { id: userId }) };
   }
 
   /** A platform admin's sessions may be turned anywhere, so all of them end. */
@@ -298,14 +307,3 @@ const membershipTarget = ({ id }: Membership, member: Member): Target => ({
 });
 
 const badPassword = (message: string) => problem('validation_failed', { errors: [{ field: 'password', message }] });
-
-/** Somebody else who could still sign in and administer. The organization's row is locked: nobody else takes one away meanwhile. */
-async function assertAnotherAdmin(tx: EntityManager, { organizationId, userId }: Membership): Promise<void> {
-  const [{ another }] = await tx.query(
-    `SELECT EXISTS (SELECT FROM membership m JOIN "user" u ON u.id = m.user_id
-       WHERE m.organization_id = $1 AND m.user_id <> $2 AND m.role = $3 AND m.accepted_at IS NOT NULL
-         AND m.disabled_at IS NULL AND u.password_hash IS NOT NULL) AS another`,
-    [organizationId, userId, adminRoleOf(organizationId)],
-  );
-  if (!another) throw problem('last_admin');
-}

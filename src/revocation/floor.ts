@@ -1,4 +1,4 @@
-import { mkdir, open, readFile, rename } from 'node:fs/promises';
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { StartupError } from '../kernel/startup-error.js';
 
@@ -9,21 +9,30 @@ export interface Floor {
   head: number;
 }
 
-/** Keeps the floor in `DATA_DIR/keys/floor.json`, synced to disk before the instance confirms what it stands for. */
+/**
+ * Keeps the floor in `DATA_DIR/keys/floor*.json`, synced to disk before the instance confirms what it stands for. Several processes
+ * write there: a file is named after its floor and never written over with another, and the highest counts, so that a slower
+ * process cannot lower what a faster one has seen.
+ */
 export class FloorFile {
   private floor: Floor | undefined;
+  /** Files whose floors are lower than the next one that is written here. */
+  private passed: string[] = [];
 
-  constructor(private readonly file: string) {}
+  constructor(private readonly folder: string) {}
 
   static in(dataDir: string): FloorFile {
-    return new FloorFile(path.join(dataDir, 'keys', 'floor.json'));
+    return new FloorFile(path.join(dataDir, 'keys'));
   }
 
   async read(): Promise<Floor | undefined> {
-    const text = await readFile(this.file, 'utf8').catch((error) =>
-      error.code === 'ENOENT' ? undefined : Promise.reject(error),
-    );
-    this.floor = text === undefined ? undefined : (JSON.parse(text) as Floor);
+    const names = await readdir(this.folder).catch((error) => orAbsent(error, []));
+    this.passed = names.filter((name) => /^floor.*\.json$/.test(name));
+    const files = this.passed.map((name) => readFile(path.join(this.folder, name), 'utf8'));
+    const texts = await Promise.all(files).catch((error) => orAbsent(error, undefined));
+    if (!texts) return this.read(); // one of them was passed meanwhile, and the higher one may be new
+    const floors = texts.map((text) => JSON.parse(text) as Floor);
+    this.floor = floors.sort((a, b) => a.era - b.era || a.head - b.head).at(-1);
     return this.floor;
   }
 
@@ -40,16 +49,29 @@ export class FloorFile {
   async raise(seen: Floor): Promise<void> {
     if (this.floor && this.floor.head === seen.head && this.floor.era === seen.era && this.floor.system === seen.system)
       return;
-    await mkdir(path.dirname(this.file), { recursive: true, mode: 0o700 });
-    const draft = `${this.file}.${process.pid}`;
+    await mkdir(this.folder, { recursive: true, mode: 0o700 });
+    const name = `floor-${seen.era}-${seen.head}.json`;
+    const file = path.join(this.folder, name);
+    const draft = `${file}.${process.pid}`;
     const handle = await open(draft, 'w', 0o600);
     await handle.writeFile(JSON.stringify(seen));
     await handle.sync();
     await handle.close();
-    await rename(draft, this.file);
+    await rename(draft, file);
+    // The name is on disk before those that it replaces are gone.
+    const folder = await open(this.folder);
+    await folder.sync();
+    await folder.close();
+    for (const lower of this.passed) if (lower !== name) await rm(path.join(this.folder, lower), { force: true });
+    this.passed = [name];
     this.floor = seen;
   }
 }
+
+const orAbsent = <T>(error: NodeJS.ErrnoException, otherwise: T): T => {
+  if (error.code === 'ENOENT') return otherwise;
+  throw error;
+};
 
 /** Why `seen` cannot be a later state of the database that was at `floor`; undefined when it can. */
 export function regression(floor: Floor, seen: Floor): string | undefined {

@@ -9,6 +9,10 @@ import { type FeedEntry, type Poll, RevocationView } from './revocation-view.js'
 
 const POLL_EVERY_MS = 100;
 const SEEN_EVERY_MS = 1000;
+/** Lines of one poll: few enough to be read well within a poll's patience, however many organizations revoke token after token. */
+const PAGE = 10_000;
+/** A walk over all that is known: not with every poll. */
+const EXPIRE_EVERY_MS = 10_000;
 
 /** One statement, so one snapshot: everything in it is as of one moment. */
 const POLL = `
@@ -18,15 +22,17 @@ const POLL = `
          extract(epoch FROM clock_timestamp())::float8 * 1000 AS now,
          pg_is_in_recovery() AS standby,
          (SELECT max(bound_ms) FROM instance) AS largest_bound,
+         (SELECT count(*) FROM instance)::integer AS instances,
          (SELECT clock_timestamp() - seen_at < interval '${SEEN_EVERY_MS} ms' FROM instance WHERE id = $2) AS seen,
-         (SELECT coalesce(json_agg(json_build_object('id', id, 'kind', kind, 'subject_id', subject_id, 'organization_id', organization_id,
-                   'epoch', epoch, 'matters_until', extract(epoch FROM matters_until) * 1000) ORDER BY id), '[]')
-            FROM revocation WHERE id > $1 AND (epoch IS NULL OR matters_until > clock_timestamp())) AS entries`;
+         (SELECT coalesce(json_agg(line ORDER BY id), '[]') FROM (
+            SELECT id, kind, subject_id, organization_id, epoch, extract(epoch FROM matters_until) * 1000 AS matters_until
+              FROM revocation WHERE id > $1 AND (epoch IS NULL OR matters_until > clock_timestamp()) ORDER BY id LIMIT ${PAGE}) AS line) AS entries`;
 
 interface PollRow extends Poll {
   now: number;
   standby: boolean;
   largest_bound: number | null;
+  instances: number;
   /** Null: this instance is not registered. False: registered, but its heartbeat is due. */
   seen: boolean | null;
 }
@@ -47,6 +53,8 @@ export class RevocationFeed implements OnApplicationShutdown {
   readonly instanceId: string;
   /** The largest bound of any instance, as last polled: how long a blind one may go on. */
   largestBound: number;
+  /** How many instances are registered, as last polled; this one among them. */
+  instances = 1;
   private connection: pg.Client | undefined;
   private listener: pg.Client | undefined;
   private wake: (() => void) | undefined;
@@ -55,6 +63,7 @@ export class RevocationFeed implements OnApplicationShutdown {
   private loop: Promise<void> = Promise.resolve();
   private ear: Promise<void> = Promise.resolve();
   private confirmed = 0;
+  private expiredAt = 0;
   /** The database's system identifier, as last polled. */
   private system: string | undefined;
 
@@ -148,11 +157,20 @@ export class RevocationFeed implements OnApplicationShutdown {
     if (row.seen === false) await this.heartbeat();
     this.clock.synchronize(row.now, sentAt, this.clock.monotonic());
     this.largestBound = Math.max(row.largest_bound ?? 0, this.config.REVOCATION_BOUND_MS);
+    this.instances = Math.max(1, row.instances);
     this.view.apply(row);
     if (row.entries.length > 0 || blind)
       await Promise.all(this.listeners.map((listener) => listener(row.entries, blind)));
+    if (row.entries.length === PAGE) {
+      // Not all of it: the view is as fresh as it was until the rest is in.
+      this.view.reach(row.entries[PAGE - 1].id);
+      return this.poll(check, blind);
+    }
     this.view.stamp(row.head, sentAt);
-    this.view.expire();
+    if (sentAt - this.expiredAt > EXPIRE_EVERY_MS) {
+      this.view.expire();
+      this.expiredAt = sentAt;
+    }
     await this.floor.raise({ system: row.system, era: row.era, head: row.head });
     if (this.view.position > this.confirmed) {
       await this.connection!.query({

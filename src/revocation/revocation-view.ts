@@ -46,12 +46,13 @@ export class RevocationView {
   ) {}
 
   /**
-   * Whether nothing that a token carries was revoked since it was issued.
+   * Whether nothing that a token carries was revoked since it was issued, nor the token itself. `id`: of one that was issued already.
    * Throws Unavailable (503 with Retry-After) when this instance could not know: P5, closed when blind.
    */
-  alive(token: { era: number; holds: readonly Held[] }): boolean {
+  alive({ id, era, holds }: { id?: string; era: number; holds: readonly Held[] }): boolean {
     this.assertFresh();
-    return token.era === this.era && token.holds.every(({ id, epoch }) => (this.epochs.get(id)?.epoch ?? 0) <= epoch);
+    if (era !== this.era || (id !== undefined && this.epochs.has(id))) return false;
+    return holds.every((held) => (this.epochs.get(held.id)?.epoch ?? 0) <= held.epoch);
   }
 
   assertFresh(): void {
@@ -83,9 +84,14 @@ export class RevocationView {
     this.era = poll.era;
   }
 
-  /** Everything up to `position` is known here, caches and keys included, as of a poll that was sent at this monotonic time. */
-  stamp(position: number, sentAt: number): void {
+  /** Everything up to `position` is known here, caches and keys included. */
+  reach(position: number): void {
     this.position = Math.max(this.position, position);
+  }
+
+  /** And it is all that there was when a poll was sent, at this monotonic time. */
+  stamp(position: number, sentAt: number): void {
+    this.reach(position);
     this.sentAt = this.config.sabotaged('stamp_at_completion') ? this.clock.monotonic() : sentAt;
     this.drift = this.clock.wall() - this.clock.monotonic();
   }

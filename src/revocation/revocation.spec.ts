@@ -82,6 +82,39 @@ describe('the view of revocations', () => {
 });
 
 describe('the feed', () => {
+  it('RV-04 a feed longer than one poll is read to its end before anything is accepted', async () => {
+    const clock = new HeldClock();
+    const config = Object.assign(new Config(), { DATA_DIR: '/nonexistent' });
+    const view = new RevocationView(clock, config);
+    const head = 20_001;
+    const id = (n: number) => `018f0000-0000-7000-8000-${String(n).padStart(12, '0')}`;
+    const fresh: boolean[] = [];
+    const client = {
+      on: () => undefined,
+      connect: async () => undefined,
+      end: async () => undefined,
+      query: async ({ name, values }: { name?: string; values?: [number] }) => {
+        const position = name === 'poll' ? values![0] : head;
+        if (name === 'poll') fresh.push(view.staleness() === undefined);
+        const entries = Array.from({ length: Math.min(10_000, head - position) }, (_, i) => ({
+          ...{ id: position + i + 1, kind: 'token', subject_id: id(position + i + 1), organization_id: SUBJECT },
+          ...{ epoch: 1, matters_until: 1000 },
+        }));
+        const row = { era: 1, system: '1', head, now: 0, standby: false, largest_bound: 500, seen: true, entries };
+        return { rows: [row], rowCount: 1 };
+      },
+    };
+    const feed = new RevocationFeed({ client: () => client } as unknown as Database, view, clock, config);
+    Object.assign(feed, {
+      floor: { read: async () => undefined, check: () => undefined, raise: async () => undefined },
+    });
+    await feed.start();
+    expect([view.size, view.position, fresh.slice(0, 3)]).toEqual([head, head, [false, false, false]]);
+    for (const n of [1, 10_000, 10_001, 20_001]) expect(view.alive({ id: id(n), era: 1, holds: [] })).toBe(false);
+    expect(view.alive({ id: id(head + 1), era: 1, holds: [] })).toBe(true);
+    await feed.onApplicationShutdown();
+  });
+
   it.each([true, false])('RV-10 news from a standby counts for nothing: standby %s', async (standby) => {
     const row = { era: 1, system: '1', head: 1, now: 0, standby, largest_bound: 500, seen: true, entries: [] };
     const client = {

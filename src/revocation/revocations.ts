@@ -11,11 +11,13 @@ export type RevocableKind = 'organization' | 'service_account' | CredentialType 
 
 /** One line to publish. `revoke: false` only makes caches forget the subject. */
 export interface Publication {
-  kind: RevocableKind | 'key' | 'era' | 'scope';
+  kind: RevocableKind | 'token' | 'key' | 'era' | 'scope';
   subject: Target;
   organizationId: string;
   revoke: boolean;
   reason?: string;
+  /** When what it ends expires by itself, in seconds since the Unix epoch. Default: when the longest token would that is issued now. */
+  expiresAt?: number;
 }
 
 export interface PublishedRevocation {
@@ -39,8 +41,9 @@ export interface Barrier {
   bound_ms: number;
 }
 
-/** Tokens live a day at most; the margin covers an issuing statement under way while the revocation commits. */
-const MATTERS_FOR = `make_interval(secs => ${MAX_TOKEN_TTL_SECONDS + 300})`;
+/** Tokens live a day at most. The margin covers an issuing statement under way while the revocation commits, and unequal clocks. */
+const MARGIN_SECONDS = 300;
+const MATTERS_UNTIL = `coalesce(to_timestamp($10), clock_timestamp() + make_interval(secs => ${MAX_TOKEN_TTL_SECONDS})) + make_interval(secs => ${MARGIN_SECONDS})`;
 const FEED_LOCK = '7315, 4';
 
 /**
@@ -68,13 +71,36 @@ export class Revocations {
   }
 
   /**
-   * Whether all of these are still what they were, locked so that they stay so until commit. Ids are locked in one order.
-   * Takes place inside the transaction of a change: a caller revoked meanwhile changes nothing any more.
+   * Whether all of these are still what they were, and the token not revoked by itself, locked so that they stay so until commit. Ids
+   * are locked in one order. Takes place inside the transaction of a change: a caller revoked meanwhile changes nothing any more.
    */
-  async stillHeld(tx: EntityManager, holds: readonly Held[]): Promise<boolean> {
-    const rows: Held[] = await tx.query(STILL_HELD, [holds.map(({ id }) => id).sort()]);
+  async stillHeld(tx: EntityManager, holds: readonly Held[], tokenId: string | null): Promise<boolean> {
+    const gates = holds.map(({ id }) => id).concat(tokenId ?? []);
+    const rows: Held[] = await tx.query(STILL_HELD, [gates.sort()]);
     const present = new Map(rows.map(({ id, epoch }) => [id, epoch]));
-    return holds.every(({ id, epoch }) => present.get(id) === epoch);
+    if (!holds.every(({ id, epoch }) => present.get(id) === epoch)) return false;
+    return tokenId === null || !(await this.isRevoked(tx, tokenId));
+  }
+
+  /** Ends a single token once this commits: changes by it wait, and then find it ended. False when it was ended before. */
+  async endToken(tx: EntityManager, id: string): Promise<boolean> {
+    await tx.query(`SELECT pg_advisory_xact_lock(${gateOf('$1::uuid')})`, [id]);
+    return !(await this.isRevoked(tx, id));
+  }
+
+  /**
+   * How many single tokens of an organization are on the feed that have not expired, counted up to `most`, and in how many seconds the
+   * first of them goes. Revocations that run at once do not see each other: a quota holds but for these few.
+   */
+  async endedTokens(tx: EntityManager, organizationId: string, most: number): Promise<{ count: number; wait: number }> {
+    const [row] = await tx.query(
+      `SELECT count(*)::integer AS count, ceil(extract(epoch FROM min(matters_until) - clock_timestamp()))::float8 AS wait FROM (
+         SELECT matters_until FROM revocation
+          WHERE organization_id = $1 AND kind = 'token' AND matters_until > clock_timestamp()
+          ORDER BY matters_until LIMIT $2) AS ended`,
+      [organizationId, most],
+    );
+    return row;
   }
 
   /** Raises the epoch: everything issued on the subject before is dead once this commits. Returns the new epoch. */
@@ -101,11 +127,22 @@ export class Revocations {
   ): Promise<number> {
     if (!this.config.sabotaged('cursor_without_lock')) await tx.query(`SELECT pg_advisory_xact_lock(${FEED_LOCK})`);
     let last = 0;
-    for (const { kind, subject, organizationId, epoch, reason } of lines) {
+    for (const { kind, subject, organizationId, epoch, reason, expiresAt } of lines) {
       const [row] = await tx.query(
         `INSERT INTO revocation (id, kind, subject_id, subject_name, organization_id, epoch, reason, actor_type, actor_id, actor_name, matters_until)
-         VALUES (nextval('revocation_id_seq'), $1, $2, $3, $4, $5, $6, $7, $8, $9, clock_timestamp() + ${MATTERS_FOR}) RETURNING id`,
-        [kind, subject.id, subject.name, organizationId, epoch, reason ?? null, actor.type, actor.id, actor.name],
+         VALUES (nextval('revocation_id_seq'), $1, $2, $3, $4, $5, $6, $7, $8, $9, ${MATTERS_UNTIL}) RETURNING id`,
+        [
+          kind,
+          subject.id,
+          subject.name,
+          organizationId,
+          epoch,
+          reason ?? null,
+          actor.type,
+          actor.id,
+          actor.name,
+          expiresAt ?? null,
+        ],
       );
       last = Number(row.id);
     }
@@ -171,11 +208,22 @@ export class Revocations {
     return rows.map(published);
   }
 
-  /** Drops feed lines that revoked nothing and that every instance has long read. The newest line stays: it is the head. */
+  /**
+   * Drops feed lines that revoked nothing and that every instance has long read, and those of single tokens that have expired since.
+   * The newest line stays: it is the head.
+   */
   async prune(): Promise<void> {
-    await this.database.query(
-      `DELETE FROM revocation WHERE epoch IS NULL AND revoked_at < clock_timestamp() - interval '1 day' AND id < (SELECT max(id) FROM revocation)`,
-    );
+    for (const gone of [
+      `epoch IS NULL AND revoked_at < clock_timestamp() - interval '1 day'`,
+      `epoch IS NOT NULL AND kind = 'token' AND matters_until < clock_timestamp()`,
+    ])
+      await this.database.query(`DELETE FROM revocation WHERE ${gone} AND id < (SELECT max(id) FROM revocation)`);
+  }
+
+  /** In a statement of its own, behind the gate: the one that waited there has its snapshot from before what it waited for. */
+  private async isRevoked(tx: EntityManager, id: string): Promise<boolean> {
+    const lines = await tx.query('SELECT 1 FROM revocation WHERE subject_id = $1 AND epoch IS NOT NULL LIMIT 1', [id]);
+    return lines.length > 0;
   }
 }
 

@@ -1,8 +1,9 @@
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import { Inject, Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
+import type { SingleUse } from '../changes/single-use.js';
 import { Config } from '../config/config.js';
-import type { Held } from '../kernel/actor.js';
+import type { CredentialType, Held } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { publicId } from '../kernel/ids.js';
 import { parseSecret } from '../kernel/secret-value.js';
@@ -11,6 +12,8 @@ import { type OrganizationFacts, Organizations } from '../organizations/organiza
 import { Directory } from '../revocation/directory.js';
 import { RevocationFeed } from '../revocation/revocation-feed.js';
 import type { CredentialFacts, CredentialKind } from './credentials/credential-kind.js';
+import { type PublicKeyFacts, verifies } from './credentials/public-key.js';
+import type { KeyAlgorithm } from './credentials/read-public-key.js';
 import type { SecretFacts } from './credentials/secret.js';
 import { accountIdOf, clientIdOf } from './service-account.entity.js';
 
@@ -27,6 +30,8 @@ export interface Client {
   tokenTtlSeconds: number;
   /** Null: every method. */
   clientAuthMethods: readonly string[] | null;
+  /** Audiences that it is set to; those that the platform has dropped since are still among them. */
+  resources: readonly string[];
   disabled: boolean;
   deleted: boolean;
   epoch: number;
@@ -41,14 +46,18 @@ export interface AuthenticatedClient {
   credential: CredentialFacts;
   /** All that a token issued now hangs on, with the present epochs. */
   holds: readonly Held[];
+  /** Of a proof that is good for one request: whoever answers the request uses it up. */
+  once?: SingleUse;
 }
 
 /** Why a client is not accepted. The caller is told one thing for all of them but `environment`; the audit log is told this. */
 export type Refusal =
   | 'unknown_client'
   | 'wrong_secret'
-  | 'revoked_secret'
-  | 'expired_secret'
+  | 'unknown_key'
+  | 'wrong_signature'
+  | `revoked_${CredentialType}`
+  | `expired_${CredentialType}`
   | 'disabled_account'
   | 'deleted_account'
   | 'disabled_organization'
@@ -58,11 +67,12 @@ export interface Refused {
   refused: Refusal;
   /** The account that was claimed, when it exists. */
   client?: Client;
-  /** Only where the secret was the right one. */
+  /** Only where the secret or the signature was the right one. */
   credentialId?: string;
 }
 
 const NO_HASH = Buffer.alloc(32);
+const REVOKED_KEYS_TRIED = 3;
 
 /** The in-memory directory of service accounts and their credentials. One lookup by id, one keyed hash, however many secrets. */
 @Injectable()
@@ -118,11 +128,36 @@ export class Clients {
     return this.admit(client, facts);
   }
 
+  /**
+   * Whether `signature` is that of one of the client's keys for the algorithm. `kid` chooses among the client's own keys, and nothing
+   * else. The live ones come first; so many are tried as an account can have, and a few that were revoked of late, so that the log can
+   * say which is still in use.
+   */
+  async proveSignature(
+    clientId: string,
+    { kid, algorithm }: { kid: string | undefined; algorithm: KeyAlgorithm },
+    data: Buffer,
+    signature: Buffer,
+  ): Promise<AuthenticatedClient | Refused> {
+    const id = accountIdOf(clientId);
+    const client = id && (await this.directory.get(id));
+    if (!client) return { refused: 'unknown_client' };
+    const candidates = [...client.credentials.values()]
+      .filter((facts): facts is PublicKeyFacts => facts.kind === 'public_key')
+      .filter((key) => key.algorithm === algorithm)
+      .filter((key) => kid === undefined || key.names.includes(kid))
+      .slice(0, this.config.MAX_KEYS_PER_ACCOUNT + REVOKED_KEYS_TRIED);
+    if (candidates.length === 0) return { refused: 'unknown_key', client };
+    const proved = candidates.find((key) => verifies(key, data, signature));
+    return proved ? this.admit(client, proved) : { refused: 'wrong_signature', client };
+  }
+
   /** The rest of the decision, the same for every kind of credential: is what was proved to be held still good. */
   async admit(client: Client, credential: CredentialFacts): Promise<AuthenticatedClient | Refused> {
     const refuse = (refused: Refusal): Refused => ({ refused, client, credentialId: credential.id });
-    if (credential.revoked) return refuse('revoked_secret');
-    if (credential.expiresAt !== null && credential.expiresAt <= this.clock.now()) return refuse('expired_secret');
+    if (credential.revoked) return refuse(`revoked_${credential.kind}`);
+    if (credential.expiresAt !== null && credential.expiresAt <= this.clock.now())
+      return refuse(`expired_${credential.kind}`);
     if (client.deleted) return refuse('deleted_account');
     if (client.disabled) return refuse('disabled_account');
     const organization = await this.organizations.facts(client.organizationId);
@@ -150,6 +185,7 @@ export class Clients {
       tokenFormat: row.token_format,
       tokenTtlSeconds: row.token_ttl_seconds,
       clientAuthMethods: row.client_auth_methods,
+      resources: row.resources,
       disabled: row.disabled,
       deleted: row.deleted,
       epoch: row.epoch,
@@ -178,10 +214,10 @@ interface CredentialRow {
 
 /** Account, epoch and credentials in one statement, so as of one moment. The live ones come first. */
 const LOAD = `
-  SELECT a.id, a.organization_id, a.name, a.scopes, a.token_format, a.token_ttl_seconds, a.client_auth_methods,
+  SELECT a.id, a.organization_id, a.name, a.scopes, a.token_format, a.token_ttl_seconds, a.client_auth_methods, a.resources,
          a.disabled_at IS NOT NULL AS disabled, a.deleted_at IS NOT NULL AS deleted, r.epoch,
          (SELECT coalesce(json_agg(c), '[]') FROM (
-            SELECT c.id, c.kind, encode(c.hash, 'hex') AS hash, c.hash_key_id,
+            SELECT c.id, c.kind, encode(c.hash, 'hex') AS hash, c.hash_key_id, c.public_jwk::text, c.algorithm, c.kid,
                    extract(epoch FROM c.expires_at) * 1000 AS expires_at, cr.epoch
               FROM credential AS c JOIN revocable AS cr ON cr.id = c.id
              WHERE c.organization_id = a.organization_id AND c.service_account_id = a.id AND c.kind = ANY($3)

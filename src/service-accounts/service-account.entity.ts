@@ -62,6 +62,10 @@ export class ServiceAccount {
   @Column({ name: 'client_auth_methods', type: 'text', array: true, nullable: true })
   clientAuthMethods: string[] | null;
 
+  /** RFC 8707: audiences beside the platform's own that it may ask tokens for. */
+  @Column({ type: 'text', array: true, default: [] })
+  resources: string[];
+
   @CreateDateColumn({ name: 'created_at', type: 'timestamptz', default: () => 'now()' })
   createdAt: Date;
 

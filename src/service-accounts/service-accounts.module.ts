@@ -7,6 +7,7 @@ import { OrganizationsModule } from '../organizations/organizations.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { Clients, KINDS } from './clients.js';
 import { Credential } from './credentials/credential.entity.js';
+import { CredentialQuota } from './credentials/credential-quota.js';
 import { Credentials } from './credentials/credentials.service.js';
 import { CREDENTIAL_KINDS } from './credentials/kinds.js';
 import { ServiceAccount } from './service-account.entity.js';
@@ -25,6 +26,7 @@ import { ServiceAccounts } from './service-accounts.service.js';
   providers: [
     ServiceAccounts,
     Credentials,
+    CredentialQuota,
     Clients,
     ...CREDENTIAL_KINDS,
     { provide: KINDS, useFactory: (...kinds) => kinds, inject: CREDENTIAL_KINDS },

@@ -2,12 +2,14 @@ import { Injectable } from '@nestjs/common';
 import { DataSource, type EntityManager } from 'typeorm';
 import type { Changes as FieldChanges } from '../audit/audit-event.js';
 import { brokenConstraint, type Change, Changes, type Outcome } from '../changes/changes.js';
+import { Config } from '../config/config.js';
 import type { Caller } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { isUuid, uuidv7 } from '../kernel/ids.js';
 import { DEFAULT_TOKEN_TTL_SECONDS } from '../kernel/limits.js';
 import { problem } from '../kernel/problem.js';
 import { allowedScopes } from '../kernel/scope.js';
+import { containing } from '../kernel/text.js';
 import { Organizations } from '../organizations/organizations.service.js';
 import { Scopes } from '../organizations/scopes.service.js';
 import { ServiceAccount } from './service-account.entity.js';
@@ -19,6 +21,7 @@ export interface AccountSettings {
   tokenFormat: string;
   tokenTtlSeconds: number;
   clientAuthMethods: string[] | null;
+  resources: string[];
 }
 
 export const ACCOUNT_SORTS = ['name', '-name', 'created_at', '-created_at'] as const;
@@ -32,6 +35,7 @@ const AUDITED: [keyof AccountSettings, string][] = [
   ['tokenFormat', 'token_format'],
   ['tokenTtlSeconds', 'token_ttl_seconds'],
   ['clientAuthMethods', 'client_auth_methods'],
+  ['resources', 'resources'],
 ];
 
 /** Service accounts of an organization: who may make them and grant them what. */
@@ -45,6 +49,7 @@ export class ServiceAccounts {
     private readonly organizations: Organizations,
     private readonly scopes: Scopes,
     private readonly clock: Clock,
+    private readonly config: Config,
   ) {}
 
   /** What an account may be set to: named by the level that speaks it. Until then, nothing. */
@@ -80,6 +85,7 @@ export class ServiceAccounts {
       tokenFormat: settings.tokenFormat ?? this.choices.tokenFormats[0],
       tokenTtlSeconds: settings.tokenTtlSeconds ?? DEFAULT_TOKEN_TTL_SECONDS,
       clientAuthMethods: settings.clientAuthMethods ?? null,
+      resources: sorted(settings.resources ?? []),
       // In whole milliseconds, as a cursor carries it: the database's own microseconds would lie behind every cursor.
       createdAt: new Date(now),
       updatedAt: new Date(now),
@@ -105,8 +111,7 @@ export class ServiceAccounts {
       .orderBy(`a.${column}`, descending ? 'DESC' : 'ASC')
       .addOrderBy('a.id', descending ? 'DESC' : 'ASC')
       .limit(limit);
-    if (search)
-      query.andWhere("a.name ILIKE :pattern ESCAPE '\\'", { pattern: `%${search.replace(/[\\%_]/g, '\\$&')}%` });
+    if (search) query.andWhere("a.name ILIKE :pattern ESCAPE '\\'", { pattern: containing(search) });
     if (after)
       query.andWhere(`(a.${column}, a.id) ${descending ? '<' : '>'} (:value, :id)`, { value: after[0], id: after[1] });
     return query.getMany();
@@ -129,6 +134,7 @@ export class ServiceAccounts {
           settings.scopes.filter((scope) => !account.scopes.includes(scope)),
         );
       }
+      if (settings.resources) settings.resources = sorted(settings.resources);
       const before = { ...account, target: account.target };
       const changes: FieldChanges = {};
       for (const [field, name] of AUDITED) {
@@ -226,18 +232,23 @@ export class ServiceAccounts {
     change.record({ action, targets: [account.target], reason });
   }
 
-  private assertChoices({ tokenFormat, clientAuthMethods }: Partial<AccountSettings>): void {
-    const fault = (field: string, choices: readonly string[]) =>
-      problem('validation_failed', { errors: [{ field, message: `must be out of: ${choices.join(', ')}` }] });
+  private assertChoices({ tokenFormat, clientAuthMethods, resources }: Partial<AccountSettings>): void {
+    const fault = (field: string, choices: readonly string[], none = '') =>
+      problem('validation_failed', {
+        errors: [{ field, message: choices.length > 0 ? `must be out of: ${choices.join(', ')}` : none }],
+      });
     if (tokenFormat !== undefined && !this.choices.tokenFormats.includes(tokenFormat))
       throw fault('token_format', this.choices.tokenFormats);
     if (clientAuthMethods?.some((method) => !this.choices.clientAuthMethods.includes(method))) {
       throw fault('client_auth_methods', this.choices.clientAuthMethods);
     }
+    // Whoever names another API's audience gets tokens which that API accepts: which there are is the platform's to say.
+    if (resources?.some((resource) => !this.config.RESOURCES.includes(resource)))
+      throw fault('resources', this.config.RESOURCES, 'must be empty: the platform has no other audiences (RESOURCES)');
   }
 }
 
-const sorted = (scopes: readonly string[]) => [...new Set(scopes)].sort();
+const sorted = (names: readonly string[]) => [...new Set(names)].sort();
 
 async function orNameTaken<T>(write: Promise<T>): Promise<T> {
   try {

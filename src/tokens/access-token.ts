@@ -17,6 +17,9 @@ export interface AccessToken {
   holds: readonly Held[];
 }
 
+/** A personal access token is its own credential: there is nothing issued on it that had an id beside. */
+export const isPersonal = ({ id, credentialId }: AccessToken) => id === credentialId;
+
 export type ClientToken = AccessToken & { clientId: string };
 
 /** A way to write an access token down. A new one is a file beside these and a line in `formats.ts`. */

@@ -8,6 +8,7 @@ import { ServiceAccountsModule } from '../service-accounts/service-accounts.modu
 import { TOKEN_FORMATS } from './formats/formats.js';
 import { Keys } from './keys.service.js';
 import { PersonalAccessTokens } from './personal-access-tokens.service.js';
+import { TokenRevocations } from './token-revocations.js';
 import { FORMATS, Tokens } from './tokens.service.js';
 
 /** Owns what an access token says, how it is written, and the keys for it. Refuses to know how a client authenticated. */
@@ -24,9 +25,10 @@ import { FORMATS, Tokens } from './tokens.service.js';
     Keys,
     Tokens,
     PersonalAccessTokens,
+    TokenRevocations,
     ...TOKEN_FORMATS,
     { provide: FORMATS, useFactory: (...formats) => formats, inject: TOKEN_FORMATS },
   ],
-  exports: [Keys, Tokens, PersonalAccessTokens, FORMATS],
+  exports: [Keys, Tokens, PersonalAccessTokens, TokenRevocations, FORMATS],
 })
 export class TokensModule {}

@@ -39,6 +39,8 @@ export interface VerifiedToken {
   organization: OrganizationFacts;
   /** Those of the token that the owner may still use. */
   scopes: string[];
+  /** Those of the token that were asked about and that the account may still ask for. */
+  audience: string[];
   /** What a change by this token must find unchanged. */
   holds: readonly Held[];
 }
@@ -56,6 +58,8 @@ const MAX_TOKEN_LENGTH = 8192;
 export class Tokens {
   /** Texts that were opened: the signature need not be checked again, everything else is. */
   private readonly opened = new QuickLRU<string, AccessToken>({ maxSize: 20_000 });
+  /** What our own resources are to a token. */
+  private readonly own: readonly string[];
 
   constructor(
     @Inject(FORMATS) private readonly formats: readonly TokenFormat[],
@@ -66,15 +70,23 @@ export class Tokens {
     private readonly recorder: Recorder,
     private readonly clock: Clock,
     private readonly config: Config,
-  ) {}
+  ) {
+    this.own = [config.AUDIENCE];
+  }
+
+  /** RFC 8707: our own audience, or one that the account is set to and that the platform still has. */
+  mayAskFor(owner: Client | MemberFacts, audience: string): boolean {
+    if (audience === this.config.AUDIENCE) return true;
+    return 'resources' in owner && owner.resources.includes(audience) && this.config.RESOURCES.includes(audience);
+  }
 
   /**
    * Issues a token on what a client proved. It is handed out only once its issuance is on disk and all that it hangs on was found
    * unchanged in that same statement; undefined when something was revoked meanwhile, and then nothing was issued.
-   * Throws Unavailable when this instance is blind or the event could not be recorded.
+   * Throws UsedBefore when the proof was one that is good for one request, and Unavailable when this instance is blind or the event could not be recorded.
    */
   async issue(
-    { client, organization, credential, holds }: AuthenticatedClient,
+    { client, organization, credential, holds, once }: AuthenticatedClient,
     scopes: readonly string[],
     audience: readonly string[],
     request: RequestInfo,
@@ -103,29 +115,39 @@ export class Tokens {
     const text = format.seal(token);
     // What nobody would accept is not handed out: headers hold 16 KiB.
     if (text.length > MAX_TOKEN_LENGTH)
-      throw new OAuthError('invalid_scope', 'A token with all these scopes would be too long: ask for fewer');
+      throw new OAuthError(
+        'invalid_scope',
+        'A token with all these scopes and audiences would be too long: ask for fewer',
+      );
+    const named = audience.join(' ');
     const recorded = await this.recorder.record(
       {
         action: 'token.issued',
         actor: actorOf(client),
         credentialId: credential.id,
         tokenId: token.id,
-        changes: { scope: { to: scopes.join(' ') }, expires_at: { to: new Date(expiresAt * 1000).toISOString() } },
+        changes: {
+          scope: { to: scopes.join(' ') },
+          expires_at: { to: new Date(expiresAt * 1000).toISOString() },
+          ...(named !== this.config.AUDIENCE && { audience: { to: named } }),
+          ...(once && { jti_sha256: { to: once.hash.toString('hex') } }),
+        },
         request,
       },
-      { era, holds },
+      { era, holds, once },
     );
     return recorded ? { text, expiresIn: expiresAt - issuedAt } : undefined;
   }
 
   /**
-   * Whether a token is good here and now: one that is presented as text, or one that was opened already. No I/O but for what is not in
-   * memory. Throws TokenRejected, or Unavailable (503) when this instance could not know.
+   * Whether a token is good now for one of these audiences, by default for our own resources: one that is presented as text, or one
+   * that was opened already. No I/O but for what is not in memory. Throws TokenRejected, or Unavailable (503) when this instance
+   * could not know.
    */
-  async verify(presented: string | AccessToken, audience: string = this.config.AUDIENCE): Promise<VerifiedToken> {
-    const opened = typeof presented === 'string' ? (this.opened.get(presented) ?? this.open(presented)) : presented;
+  async verify(presented: string | AccessToken, audiences: readonly string[] = this.own): Promise<VerifiedToken> {
+    const opened = typeof presented === 'string' ? this.open(presented) : presented;
     const token = opened instanceof Promise ? await opened : opened;
-    if (!token.audience.includes(audience)) throw new TokenRejected('wrong_audience');
+    if (!token.audience.some((name) => audiences.includes(name))) throw new TokenRejected('wrong_audience');
     if (token.expiresAt * 1000 <= this.clock.now()) throw new TokenRejected('expired');
     if (!this.view.alive(token)) throw new TokenRejected('revoked');
     const owner = token.clientId === null ? this.members.byId(token.holds[1].id) : this.clients.byId(token.clientId);
@@ -141,11 +163,16 @@ export class Tokens {
     // The view forgets what no token of an account can be older than; a personal one can.
     if (present.epoch > token.holds[1].epoch || organization.epoch > token.holds[0].epoch)
       throw new TokenRejected('revoked');
+    const audience = token.audience.filter((name) => audiences.includes(name) && this.mayAskFor(present, name));
+    if (audience.length === 0) throw new TokenRejected('wrong_audience');
     const scopes = token.scopes.filter((scope) => allowed.includes(scope));
-    return { token, actor: actorOf(present), organization, scopes, holds: presentHolds(token, present) };
+    return { token, actor: actorOf(present), organization, scopes, audience, holds: presentHolds(token, present) };
   }
 
-  private open(text: string): AccessToken | Promise<AccessToken> {
+  /** What a text says that this server has made, dead or alive. Throws TokenRejected for any other. */
+  open(text: string): AccessToken | Promise<AccessToken> {
+    const known = this.opened.get(text);
+    if (known) return known;
     const format =
       text.length <= MAX_TOKEN_LENGTH ? this.formats.find((candidate) => candidate.recognises(text)) : undefined;
     const token = format?.open(text);

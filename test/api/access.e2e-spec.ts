@@ -13,6 +13,10 @@ const PUBLIC = [
   '/oauth/token',
   '/api/oauth2/token',
   '/realms/:realm/protocol/openid-connect/token',
+  '/oauth/introspect', // authenticates clients and tokens by itself (IR-01)
+  '/realms/:realm/protocol/openid-connect/token/introspect',
+  '/oauth/revoke', // authenticates clients by itself (CA-19)
+  '/realms/:realm/protocol/openid-connect/revoke',
   '/.well-known/jwks.json',
   '/realms/:realm/protocol/openid-connect/certs',
   '/.well-known/oauth-authorization-server',
@@ -72,11 +76,18 @@ describe('every route', () => {
   });
 
   it('BR-16 a bearer without the scope: 403 with what it lacks, on every route that wants one', async () => {
-    for (const url of ['/users', '/service-accounts', '/audit-events', '/organizations', '/revocations']) {
+    for (const url of [
+      '/users',
+      '/service-accounts',
+      '/audit-events',
+      '/organizations',
+      '/revocations',
+      '/partner/orgs',
+    ]) {
       const answer = await service.request('GET', `/api/v1${url}`, { headers: bearer(token) });
       expectProblem(answer, 403, 'insufficient_scope');
       expect(answer.headers['www-authenticate']).toMatch(
-        /^Bearer realm="gatehouse", error="insufficient_scope", .*scope="(admin:access|audit:read|platform:admin)"$/,
+        /^Bearer realm="gatehouse", error="insufficient_scope", .*scope="(admin:access|audit:read|platform:admin|partner:orgs:read)"$/,
       );
     }
   });
@@ -139,12 +150,22 @@ describe('fields', () => {
     for (const text of HOSTILE) {
       const q = encodeURIComponent(text);
       expect((await admin.get(`/service-accounts?search=${q}`)).json.data).toEqual([]);
+      expect((await admin.get(`/partner/orgs?search=${q}`)).json.data).toEqual([]);
       expect((await admin.get(`/audit-events?actor_name=${q}&target_id=${q}&request_id=${q}`)).json.data).toEqual([]);
       expectProblem(await admin.get(`/service-accounts?cursor=${q}`), 400, 'invalid_cursor');
       expectProblem(await admin.get(`/audit-events?action=${q}`), 400, 'validation_failed');
       expectProblem(await admin.get(`/service-accounts/${q}`), 404, 'not_found');
+      if (text === '\u2028') continue; // not within a line
       const made = await admin.post('/companies', { name: 'Hostile', sector: text });
       expect(made.json).toMatchObject({ sector: text });
+      expect((await admin.get(`/companies?sector=${q}`)).json.data).toEqual([made.json]);
+      for (const filter of [`name=${q}`, `uen_code=${q}`, `entity_type=${q}`])
+        expect((await admin.get(`/companies?${filter}`)).json.data).toEqual([]);
+      const employees = `/companies/${made.json.id}/employees`;
+      await admin.post(employees, { name: 'Hostile', email: 'hostile@acme.example' });
+      for (const name of ['search', 'email', 'department', 'work_location', 'external_id'])
+        expect((await admin.get(`${employees}?${name}=${q}`)).json.data).toEqual([]);
+      expectProblem(await admin.get(`${employees}/${q}`), 404, 'not_found');
     }
   });
 
@@ -164,15 +185,25 @@ describe('fields', () => {
       'secret_hash',
       'epoch',
       'created_by',
+      'platform',
+      'rate_limit',
     ];
     const bodies: [string, string, Record<string, unknown>][] = [
       ['POST', '/service-accounts', { name: 'x', scopes: [] }],
       ['PATCH', `/service-accounts/${account.id}`, {}],
       ['POST', `/service-accounts/${account.id}/secrets`, {}],
+      ['POST', `/service-accounts/${account.id}/keys`, { jwk: {} }],
       ['POST', '/users', { email: 'x@acme.example', name: 'x', role: 'auditor' }],
       ['PATCH', '/users/me', {}],
       ['POST', '/companies', { name: 'x' }],
+      ['PATCH', `/companies/${randomUUID()}`, {}],
+      ['POST', `/companies/${randomUUID()}/employees`, { name: 'x' }],
+      ['PATCH', `/companies/${randomUUID()}/employees/${randomUUID()}`, {}],
       ['PATCH', `/users/${randomUUID()}`, {}],
+      ['POST', '/partner/orgs', { name: 'x' }],
+      ['PATCH', `/partner/orgs/${randomUUID()}`, {}],
+      ['POST', `/partner/orgs/${randomUUID()}/users`, { email: 'x@acme.example', name: 'x', role: 'auditor' }],
+      ['PATCH', `/partner/orgs/${randomUUID()}/users/${randomUUID()}`, {}],
     ];
     for (const [method, path, body] of bodies) {
       for (const field of extra) {
@@ -220,6 +251,7 @@ describe('fields', () => {
 
   it.each([
     '/service-accounts?search=',
+    '/partner/orgs?search=',
     '/audit-events?actor_name=',
     '/audit-events?target_id=',
     '/audit-events?request_id=',

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { Keyring } from '../../src/keyring/keyring.js';
+import { claimsOf, jwt, makeKey, present, register } from '../support/assertions.js';
 import { join, PASSWORD, startPatient, tokenOf } from '../support/people.js';
 import { call, makeFor, makeOwn } from '../support/personal-access-tokens.js';
 import { ADMIN, basic, bearer, type Session, TestService } from '../support/service.js';
@@ -92,6 +93,7 @@ async function useEverySecret(): Promise<void> {
     await admin.post(`/service-accounts/${account.id}/secrets/${account.secret.id}/revoke`, {});
     await service.request('GET', '/companies', { headers: bearer(token) });
   }
+  await useAssertions();
   const { id: principal } = (await admin.get('/developer/service-principals')).json.data[0];
   for (const made of [await makeOwn(admin, ['companies:read']), await makeFor(admin, principal, ['companies:read'])]) {
     keep(`personal access token ${made.id}`, made.token);
@@ -113,6 +115,45 @@ async function useEverySecret(): Promise<void> {
     'hash key',
     Buffer.from((key as unknown as { export?: () => Buffer }).export?.() ?? (key as unknown as Buffer)).toString('hex'),
   );
+}
+
+/** Assertions good and bad, and private keys where public ones belong. */
+async function useAssertions(): Promise<void> {
+  const account = await admin.createAccount('Canary assertions');
+  const key = makeKey('EdDSA');
+  await register(admin, account, key);
+  const good = keep('assertion that was used', jwt(key, {}, claimsOf(account, { jti: keep('jti', `${CANARY}-jti`) })));
+  const stranger = keep('assertion of a stranger', jwt(makeKey('ES256'), {}, claimsOf(account)));
+  const late = keep('assertion that expired', jwt(key, {}, claimsOf(account, { exp: 1, iat: 0 })));
+  for (const assertion of [good, good, stranger, late, keep('assertion cut short', good.slice(0, -20))]) {
+    await present(service, assertion);
+    for (const part of assertion.split('.').slice(1)) keep(`part ${part.slice(0, 8)} of an assertion`, part);
+  }
+  await service.request('POST', `/oauth/token?client_assertion=${good}`, {});
+  for (const alg of ['EdDSA', 'ES256', 'RS256'] as const) {
+    const { privateKey } = makeKey(alg);
+    const jwk = privateKey.export({ format: 'jwk' });
+    const pem = privateKey.export({ type: 'pkcs8', format: 'pem' }) as string;
+    keep(`private JWK (${alg})`, jwk.d!);
+    keep(`private PEM (${alg})`, pem.split('\n')[1]);
+    for (const body of [
+      { jwk },
+      { pem },
+      { jwk: { ...jwk, kty: undefined } },
+      { jwk: pem },
+      { pem: jwk },
+      { label: pem },
+    ]) {
+      const answer = await admin.post(`/service-accounts/${account.id}/keys`, body as never, {
+        'idempotency-key': alg,
+      });
+      expect([answer.status, answer.text.includes(jwk.d!), answer.text.includes(pem.split('\n')[1])]).toEqual([
+        400,
+        false,
+        false,
+      ]);
+    }
+  }
 }
 
 /** A secret as itself and as what a column or a log line may have made of it. */

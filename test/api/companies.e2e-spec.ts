@@ -56,12 +56,17 @@ describe('companies', () => {
 
   it('V3 D17 an account reaches what it created itself, full and alone; a person all of the organization’s', async () => {
     const { id } = (await call(first.token, 'POST', '/companies', { name: 'Of the first' })).json;
+    const clerk = (await call(first.token, 'POST', `/companies/${id}/employees`, { name: 'Clerk' })).json.id;
     const random = await call(second.token, 'GET', '/companies/01a1fe39-0000-7000-8000-000000000000');
     for (const [method, path, body] of [
       ['GET', '', undefined],
       ['PATCH', '', { name: 'Taken' }],
       ['GET', '/employees', undefined],
       ['POST', '/employees', { name: 'Mole' }],
+      ['POST', '/employees/bulk', { employees: [{ external_id: '1', name: 'Mole' }] }],
+      ['GET', `/employees/${clerk}`, undefined],
+      ['PATCH', `/employees/${clerk}`, { name: 'Mole' }],
+      ['DELETE', `/employees/${clerk}`, undefined],
     ] as const) {
       const answer = await call(second.token, method, `/companies/${id}${path}`, body);
       expect(code(answer)).toEqual([404, 'not_found']);
@@ -109,6 +114,15 @@ describe('companies', () => {
     [{ name: 'x', work_locations: [''] }],
     [{ name: 'x', departments: [{ name: 'Sales' }] }],
     [{ name: 'x', departments: null }],
+    [{ name: 'x', departments: ['Sales', 'Legal', 'SALES'] }],
+    [{ name: 'x', departments: ['Caf\u00e9', 'Cafe\u0301'] }],
+    [{ name: 'x', departments: ['Two\nlines'] }],
+    [{ name: 'x', departments: [' '] }],
+    [{ name: 'x', departments: [['Sales']] }],
+    [{ name: 'x', work_locations: ['x'.repeat(257)] }],
+    [{ name: 'x', work_locations: Array.from({ length: 501 }, (_, i) => `${i}`) }],
+    [{ name: 'x', sector: '' }],
+    [{ name: 'x', uen_code: '\u0007' }],
     [{ name: 'x', created_by: 'me' }],
     [{}],
   ])('V7 refused: %j', async (body) => {
@@ -130,28 +144,69 @@ describe('companies', () => {
   });
 });
 
-describe('employees', () => {
-  it('V3 an application pushes employees to its own companies', async () => {
-    const { id } = (await call(first.token, 'POST', '/companies', { name: 'Employer' })).json;
-    const body = {
-      name: 'Ada',
-      email: 'ada@employer.example',
-      job_title: 'Engineer',
-      department: 'R&D',
-      work_location: 'Ipoh',
-    };
-    const made = await call(first.token, 'POST', `/companies/${id}/employees`, body);
-    expect(made.status).toBe(201);
-    expect(made.json).toEqual({ ...body, id: expect.any(String), company_id: id, created_at: expect.any(String) });
-    const list = await call(first.token, 'GET', `/api/v1/companies/${id}/employees`);
-    expect(list.json).toEqual({ data: [made.json], next_cursor: null });
-    for (const bad of [{ name: 'x', email: 'none' }, { name: 'x', salary: 1 }, { email: 'a@b.example' }])
-      expect(code(await call(first.token, 'POST', `/companies/${id}/employees`, bad))).toEqual([
-        400,
-        'validation_failed',
-      ]);
+describe('V7 work locations and departments', () => {
+  it('V7 are kept in their order, up to five hundred, in any script', async () => {
+    const departments = Array.from({ length: 500 }, (_, i) => `Department ${499 - i}`);
+    const body = { name: 'Listed', departments, work_locations: ['淡滨尼', 'Ang Mo Kio', '🏢 Orchard'] };
+    const made = await call(first.token, 'POST', '/companies', body);
+    expect([made.status, made.json]).toEqual([201, expect.objectContaining(body)]);
+    const turned = [...body.work_locations].reverse();
+    const patched = await call(first.token, 'PATCH', `/companies/${made.json.id}`, { work_locations: turned });
+    expect(patched.json.work_locations).toEqual(turned); // another order is a change
+    const [event] = (await admin.get(`/audit-events?target_id=${made.json.id}&action=company.updated`)).json.data;
+    expect(event.changes).toEqual({ work_locations: { from: body.work_locations, to: turned } });
   });
 
+  it('V7 one that an employee has is not taken off; an empty list leaves them free', async () => {
+    const body = { name: 'In use', departments: ['Sales', 'Legal'], work_locations: ['Orchard', 'Jurong'] };
+    const path = `/companies/${(await call(first.token, 'POST', '/companies', body)).json.id}`;
+    await call(first.token, 'POST', `${path}/employees`, { name: 'Ada', department: 'Sales', work_location: 'Jurong' });
+    const patch = async (change: Record<string, unknown>) => call(first.token, 'PATCH', path, change);
+    for (const change of [{ departments: ['Legal'] }, { departments: ['sales'] }, { work_locations: ['Orchard'] }])
+      expect([change, ...code(await patch(change))]).toEqual([change, 409, 'in_use']);
+    expect((await call(first.token, 'GET', path)).json).toMatchObject(body);
+    expect((await patch({ departments: ['Sales', 'Kitchen'] })).json.departments).toEqual(['Sales', 'Kitchen']);
+    expect((await patch({ departments: [], work_locations: [] })).status).toBe(200);
+    expect((await call(first.token, 'POST', `${path}/employees`, { name: 'Bob', department: 'Space' })).status).toBe(
+      201,
+    );
+    expect(code(await patch({ departments: ['Sales'] }))).toEqual([409, 'in_use']); // Bob's
+    expect((await patch({ departments: ['Sales', 'Space'] })).status).toBe(200);
+  });
+
+  it('V7 a push and the removal of its department at once: never an employee of a department that is not listed', async () => {
+    const path = `/companies/${(await call(first.token, 'POST', '/companies', { name: 'Raced' })).json.id}`;
+    for (let round = 0; round < 8; round++) {
+      await call(first.token, 'PATCH', path, { departments: ['Base', `Gone ${round}`] });
+      const [removed, pushed] = await Promise.all([
+        call(first.token, 'PATCH', path, {
+          departments: ['Base', ...Array.from({ length: round }, (_, i) => `Gone ${i}`)],
+        }),
+        call(first.token, 'POST', `${path}/employees`, { name: 'Ada', department: `Gone ${round}` }),
+      ]);
+      expect([
+        [200, 400],
+        [409, 201],
+      ]).toContainEqual([removed.status, pushed.status]);
+      if (removed.status === 200) await call(first.token, 'PATCH', path, { departments: [] });
+      const { departments } = (await call(first.token, 'GET', path)).json;
+      const there = (await call(first.token, 'GET', `${path}/employees`)).json.data;
+      if (departments.length > 0) for (const { department } of there) expect(departments).toContain(department);
+      await call(first.token, 'PATCH', path, { departments: [] });
+    }
+  });
+
+  it('D14 null clears a field, and is none from the start; null is no list and no name', async () => {
+    const made = await call(first.token, 'POST', '/companies', { name: 'Cleared', sector: 'Food', uen_code: null });
+    expect(made.json).toMatchObject({ sector: 'Food', uen_code: null });
+    const path = `/companies/${made.json.id}`;
+    expect((await call(first.token, 'PATCH', path, { sector: null })).json.sector).toBeNull();
+    for (const body of [{ name: null }, { work_locations: null }])
+      expect(code(await call(first.token, 'PATCH', path, body))).toEqual([400, 'validation_failed']);
+  });
+});
+
+describe('scopes', () => {
   it('E8 each needs its own scope', async () => {
     const { id } = (await call(first.token, 'POST', '/companies', { name: 'Scoped' })).json;
     const narrow = await admin.createAccount('Narrow', ['companies:read']);
@@ -159,6 +214,7 @@ describe('employees', () => {
     for (const [path, scope, body] of [
       ['/companies', 'companies:write', { name: 'x' }],
       [`/companies/${id}/employees`, 'employees:write', { name: 'x' }],
+      [`/companies/${id}/employees/bulk`, 'employees:write', { employees: [] }],
     ] as const) {
       const answer = await call(token, 'POST', path, body);
       expect(code(answer)).toEqual([403, 'insufficient_scope']);

@@ -110,16 +110,18 @@ describe('the application’s role', () => {
     const ALL = 'DELETE INSERT SELECT UPDATE';
     const NO_DELETE = 'INSERT SELECT UPDATE';
     expect(Object.fromEntries(rights.map((row) => [row.table, row.rights]))).toEqual({
+      assertion_jti: ALL,
       audit_event: 'INSERT SELECT',
       company: NO_DELETE,
       credential: NO_DELETE,
-      employee: NO_DELETE,
+      employee: ALL,
       era: 'SELECT UPDATE',
       idempotency_key: ALL,
       instance: ALL,
       keyring_key: NO_DELETE,
       membership: ALL,
       organization: NO_DELETE,
+      rate_limit_window: ALL,
       revocable: ALL,
       revocation: 'DELETE INSERT SELECT',
       schema_migration: 'SELECT',

@@ -11,13 +11,24 @@ let routes: Route[];
 let admin: Session;
 let account: TestAccount;
 let token: string;
+let customer: string;
 
 beforeAll(async () => {
   ({ service, routes } = await withRoutes(() => startPatient()));
   const platform = await service.signIn();
   await platform.createOrganization('Acme');
   admin = await join(platform, 'admin@acme.example');
-  account = await admin.createAccount('Concierge', ['admin:access', 'companies:read', 'companies:write', 'audit:read']);
+  customer = (await admin.post('/partner/orgs', { name: 'Customer' })).json.id;
+  account = await admin.createAccount('Concierge', [
+    'admin:access',
+    'companies:read',
+    'companies:write',
+    'employees:write',
+    'audit:read',
+    'partner:orgs:read',
+    'partner:orgs:write',
+    'partner:users:write',
+  ]);
   token = await tokenOf(service, account.credentials);
 });
 afterAll(() => service.stop());
@@ -41,6 +52,9 @@ const FIELDS = [
   'role',
   'label',
   'expires_at',
+  'jwk',
+  'pem',
+  'alg',
   'overlap_seconds',
   'reason',
   'organization_id',
@@ -52,11 +66,20 @@ const FIELDS = [
   'parent_id',
   'description',
   'work_locations',
+  'departments',
+  'employees',
+  'external_id',
+  'started_on',
   'grant_type',
   'client_id',
   'client_secret',
+  'client_assertion',
+  'client_assertion_type',
   'scope',
   'resource',
+  'resources',
+  'token',
+  'token_type_hint',
   '__proto__',
   'constructor',
   'toString',
@@ -75,6 +98,9 @@ const QUERIES = [
   'target_id',
   'from',
   'to',
+  'name',
+  'department',
+  'updated_since',
   'x',
 ];
 
@@ -96,6 +122,9 @@ describe('whatever is sent', () => {
       () => ['x'],
       () => [null],
       () => ({ a: 1 }),
+      () => [[]],
+      () => [{ external_id: 'x', name: 'x' }],
+      () => '2026-02-30',
       () => 'a\u0000b',
       () => '\ud800',
       () => randomUUID(),
@@ -152,7 +181,18 @@ describe('whatever is sent', () => {
       await Promise.all(
         Array.from({ length: 20 }, async () => {
           const route = one(callable);
-          const id = one([randomUUID(), account.id, account.secret.id, 'me', '%2f', '..', '%ff', "'", 'x'.repeat(150)]);
+          const id = one([
+            randomUUID(),
+            account.id,
+            account.secret.id,
+            customer,
+            'me',
+            '%2f',
+            '..',
+            '%ff',
+            "'",
+            'x'.repeat(150),
+          ]);
           const query =
             next() < 0.4
               ? `?${one(QUERIES)}${one(['', '[]', '.x'])}=${one(['', '1', '0', 'x', '%', '%ff', '%00', "'", '1e9', 'a&a=b'])}`
@@ -161,6 +201,7 @@ describe('whatever is sent', () => {
           const headers: Record<string, string> = { ...one(AUTH)() };
           if (payload !== undefined) headers['content-type'] = one(next() < 0.7 ? TYPES.slice(0, 1) : TYPES);
           if (next() < 0.1) headers['idempotency-key'] = one(['k', ' ', 'é', 'x'.repeat(300)]);
+          if (next() < 0.1) headers[one(['if-match', 'if-none-match'])] = one(['*', '"1"', 'W/"1"', '1', ',', '"']);
           if (next() < 0.1) headers['x-organization-id'] = one(['x', randomUUID(), '']);
           const answer = await service.request(
             route.method,

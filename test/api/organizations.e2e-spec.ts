@@ -29,6 +29,7 @@ describe('client accounts', () => {
       name: 'Made',
       parent_id: null,
       scope_ceiling: ['companies:read'],
+      rate_limit: null,
       platform: false,
       disabled: false,
       disabled_at: null,

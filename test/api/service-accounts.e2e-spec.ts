@@ -41,6 +41,7 @@ describe('making and reading', () => {
       token_format: 'opaque',
       token_ttl_seconds: 3600,
       client_auth_methods: null,
+      resources: [],
       created_at: expect.stringMatching(/Z$/),
       updated_at: made.json.created_at,
       disabled_at: null,
@@ -56,6 +57,7 @@ describe('making and reading', () => {
     ['token_format', ['saml', 'OPAQUE', '', null]],
     ['token_ttl_seconds', [59, 86_401, 60.5, '3600', null, -1]],
     ['client_auth_methods', [['private_key'], 'client_secret_basic', [1]]],
+    ['resources', [['https://api.example.com'], 'https://api.example.com', [1], null]],
   ] as [string, unknown[]][])('CONTRACT §8: %s is judged on POST and on PATCH alike', async (field, values) => {
     const { id } = (await admin.post('/service-accounts', { name: `Judge of ${field}`, scopes: [] })).json;
     for (const value of values) {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { Passwords } from '../../src/organizations/passwords.js';
+import { makeKey } from '../support/assertions.js';
 import { dataDir } from '../support/database.js';
 import { at, join, MINUTE, PASSWORD, startPatient, tokenOf } from '../support/people.js';
 import { ADMIN, type Answer, bearer, ISSUER, Session, TestService } from '../support/service.js';
@@ -244,6 +245,7 @@ describe('the end of a session', () => {
     const secrets = `/service-accounts/${account.id}/secrets`;
     const sensitive: [string, string, Record<string, unknown>, number][] = [
       ['POST', secrets, {}, 201],
+      ['POST', `/service-accounts/${account.id}/keys`, { jwk: makeKey('EdDSA').jwk }, 201],
       ['POST', `${secrets}/${account.secret.id}/rotate`, {}, 201],
       ['POST', '/users', { email: 'second@acme.example', name: 'Second', role: 'admin' }, 201],
       ['PATCH', `/users/${admin.userId}`, { role: 'admin' }, 200],

@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { makeKey, register } from '../support/assertions.js';
 import { join, startPatient, tokenOf } from '../support/people.js';
 import { makeFor, makeOwn } from '../support/personal-access-tokens.js';
-import { fill, type Route, withRoutes } from '../support/routes.js';
+import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
 import { type Answer, bearer, type Session, TestService } from '../support/service.js';
 
 /** Everything in an organization that has an id, by the route beneath which it stands. */
@@ -27,9 +28,16 @@ async function make(name: string): Promise<Things> {
     'audit:read',
     'companies:read',
     'companies:write',
+    'partner:orgs:read',
+    'partner:orgs:write',
+    'partner:users:write',
   ]);
   const company = (await admin.post('/companies', { name: `${name} Ltd` })).json;
-  await admin.post(`/companies/${company.id}/employees`, { name: `${name} clerk` });
+  const employee = (await admin.post(`/companies/${company.id}/employees`, { name: `${name} clerk` })).json;
+  const child = (await admin.post('/partner/orgs', { name: `${name} customer` })).json;
+  const clerk = { email: `clerk@${name}.example`, name: 'Clerk', role: 'auditor' };
+  const person = (await admin.post(`/partner/orgs/${child.id}/users`, clerk)).json;
+  const key = await register(admin, account, makeKey('EdDSA'));
   const event = (await admin.get('/audit-events?limit=1')).json.data[0];
   const session = (await admin.get('/sessions')).json.data[0];
   const own = await makeOwn(admin, ['companies:read']);
@@ -39,12 +47,16 @@ async function make(name: string): Promise<Things> {
     users: admin.userId,
     'service-accounts': account.id,
     secret_id: account.secret.id,
+    key_id: key.id,
     'service-principals': account.id,
     token_id: token.id,
     'personal-access-tokens': own.id,
     companies: company.id,
+    employee_id: employee.id,
     'audit-events': event.id,
     sessions: session.id,
+    orgs: child.id,
+    user_id: person.id,
   };
   return { organization: organization.id, admin, ids, token: await tokenOf(service, account.credentials) };
 }
@@ -61,7 +73,13 @@ afterAll(() => service.stop());
 const visible = ({ status, headers, json, text }: Answer) => ({
   status,
   body: json ? { ...json, request_id: undefined } : text,
-  headers: { ...headers, 'x-request-id': undefined, date: undefined },
+  headers: {
+    ...headers,
+    'x-request-id': undefined,
+    'x-ratelimit-remaining': undefined, // one less each time
+    'x-ratelimit-reset': undefined,
+    date: undefined,
+  },
 });
 
 const withId = () =>
@@ -72,6 +90,9 @@ const collection = (url: string) => /([a-z-]+)\/:id/.exec(url)![1];
 const BODIES: Record<string, Record<string, unknown>> = {
   'POST /companies/:id/employees': { name: 'Mole' },
   'POST /api/v1/companies/:id/employees': { name: 'Mole' },
+  'POST /companies/:id/employees/bulk': { employees: [{ external_id: '1', name: 'Mole' }] },
+  'POST /api/v1/companies/:id/employees/bulk': { employees: [{ external_id: '1', name: 'Mole' }] },
+  'POST /api/v1/partner/orgs/:id/users': { email: 'mole@example.com', name: 'Mole', role: 'admin' },
   'POST /api/v1/developer/service-principals/:id/tokens': { name: 'Mole', scopes: ['companies:read'] },
 };
 
@@ -80,14 +101,15 @@ describe('ids of another organization', () => {
     (
       await service.database.query<{ print: string }>(
         `SELECT md5(string_agg(t.row, '|' ORDER BY t.row)) AS print FROM (
-           SELECT a::text AS row FROM audit_event a WHERE organization_id = $1
-           UNION ALL SELECT c::text FROM company c WHERE organization_id = $1
-           UNION ALL SELECT s::text FROM service_account s WHERE organization_id = $1
-           UNION ALL SELECT s::text FROM credential s WHERE organization_id = $1
-           UNION ALL SELECT m::text FROM membership m WHERE organization_id = $1
-           UNION ALL SELECT e::text FROM employee e WHERE organization_id = $1
-           UNION ALL SELECT r::text FROM revocable r WHERE organization_id = $1) t`,
-        [b.organization],
+           SELECT a::text AS row FROM audit_event a WHERE organization_id = ANY($1)
+           UNION ALL SELECT c::text FROM company c WHERE organization_id = ANY($1)
+           UNION ALL SELECT s::text FROM service_account s WHERE organization_id = ANY($1)
+           UNION ALL SELECT s::text FROM credential s WHERE organization_id = ANY($1)
+           UNION ALL SELECT m::text FROM membership m WHERE organization_id = ANY($1)
+           UNION ALL SELECT e::text FROM employee e WHERE organization_id = ANY($1)
+           UNION ALL SELECT o::text FROM organization o WHERE id = ANY($1) OR parent_id = ANY($1)
+           UNION ALL SELECT r::text FROM revocable r WHERE organization_id = ANY($1)) t`,
+        [[b.organization, b.ids.orgs]],
       )
     )[0].print;
 
@@ -97,7 +119,7 @@ describe('ids of another organization', () => {
     for (const { method, url } of withId()) {
       const theirs = { ...b.ids, id: b.ids[collection(url)] };
       expect(`${url} ${theirs.id}`).toMatch(/ [0-9a-f-]{36}$/); // a new kind of thing must be made above
-      const nobodys = { id: randomUUID(), secret_id: randomUUID(), token_id: randomUUID() };
+      const nobodys = Object.fromEntries(Object.keys(theirs).map((name) => [name, randomUUID()]));
       const body = BODIES[`${method} ${url}`] ?? (method === 'GET' || method === 'HEAD' ? undefined : {});
       for (const headers of [{ cookie: a.admin.cookie }, bearer(a.token)]) {
         const [foreign, random] = await Promise.all(
@@ -107,27 +129,44 @@ describe('ids of another organization', () => {
         // The platform's own routes, a person's sessions and tokens are closed before any id is looked at.
         const personal = /sessions|personal-access-tokens/.test(url);
         const closed = /\/organizations\//.test(url) || ('authorization' in headers && personal);
-        const writes = 'authorization' in headers && method === 'POST' && url.endsWith('employees');
+        const writes = 'authorization' in headers && MUTATING.has(method) && url.includes('/employees');
         expect(`${method} ${url} ${foreign.status}`).toBe(`${method} ${url} ${closed || writes ? 403 : 404}`);
       }
     }
     expect(await fingerprint()).toBe(before);
   });
 
-  it('TN-01 an own account with another organization’s secret or token', async () => {
-    const foreign = `/developer/service-principals/${a.ids['service-accounts']}/tokens/${b.ids.token_id}/revoke`;
+  it('TN-01 an own account with another organization’s secret, key or token', async () => {
+    const { secret_id, key_id, token_id } = b.ids;
+    const foreign = `/developer/service-principals/${a.ids['service-accounts']}/tokens/${token_id}/revoke`;
     expect((await a.admin.post(foreign)).json.code).toBe('not_found');
-    for (const verb of ['rotate', 'revoke']) {
-      const answer = await a.admin.post(
-        `/service-accounts/${a.ids['service-accounts']}/secrets/${b.ids.secret_id}/${verb}`,
-      );
+    for (const path of [`secrets/${secret_id}/rotate`, `secrets/${secret_id}/revoke`, `keys/${key_id}/revoke`]) {
+      const answer = await a.admin.post(`/service-accounts/${a.ids['service-accounts']}/${path}`);
       expect([answer.status, answer.json.code]).toEqual([404, 'not_found']);
+    }
+  });
+
+  it('TN-01 an own company with another organization’s employee', async () => {
+    const path = `/companies/${a.ids.companies}/employees/${b.ids.employee_id}`;
+    for (const answer of [
+      await a.admin.get(path),
+      await a.admin.patch(path, { name: 'Mole' }),
+      await a.admin.delete(path),
+    ])
+      expect([answer.status, answer.json.code]).toEqual([404, 'not_found']);
+  });
+
+  it('TN-01 an own customer with a member of another organization’s', async () => {
+    const path = `/partner/orgs/${a.ids.orgs}/users/${b.ids.user_id}`;
+    for (const [method, body] of [['GET'], ['PATCH', { disabled: true }], ['DELETE']] as const) {
+      const answer = await a.admin.call(method, path, body);
+      expect([method, answer.status, answer.json.code]).toEqual([method, 404, 'not_found']);
     }
   });
 
   it('TN-01 malformed ids are 404 like random ones', async () => {
     for (const id of ['0', '%2e%2e', 'null', `${randomUUID()}x`, randomUUID().toUpperCase(), 'x'.repeat(200)]) {
-      for (const path of ['/service-accounts', '/users', '/companies', '/audit-events'])
+      for (const path of ['/service-accounts', '/users', '/companies', '/audit-events', '/partner/orgs'])
         expect(`${path} ${id} ${(await a.admin.get(`${path}/${id}`)).status}`).toBe(`${path} ${id} 404`);
     }
   });
@@ -139,6 +178,10 @@ describe('ids of another organization', () => {
     expect(visible(turned)).toEqual(visible(random));
     const parent = await platform.post('/organizations', { name: 'Orphan', parent_id: randomUUID() });
     expect([parent.status, parent.json.code]).toEqual([404, 'not_found']);
+    const beneath = (parent_id: string) => a.admin.post('/partner/orgs', { name: 'Cuckoo', parent_id });
+    const nobodys = await beneath(randomUUID());
+    expect([nobodys.status, nobodys.json.code]).toEqual([404, 'not_found']);
+    for (const theirs of [b.organization, b.ids.orgs]) expect(visible(await beneath(theirs))).toEqual(visible(nobodys));
   });
 
   it('TN-02 the database itself binds a secret, a person’s token and an employee to their organization', async () => {
@@ -184,12 +227,16 @@ describe('lists', () => {
       '/companies',
       '/audit-events',
       '/revocations',
+      '/partner/orgs',
     ]) {
       const own = (await a.admin.get(`${path}?limit=200`)).text;
       for (const id of Object.values(b.ids)) expect(own).not.toContain(id);
     }
-    for (const name of ['One', 'Two']) for (const owner of [a, b]) await owner.admin.post('/companies', { name });
-    for (const path of ['/companies', '/audit-events']) {
+    for (const name of ['One', 'Two'])
+      for (const owner of [a, b])
+        for (const path of ['/companies', '/partner/orgs'])
+          expect((await owner.admin.post(path, { name })).status).toBe(201);
+    for (const path of ['/companies', '/audit-events', '/partner/orgs']) {
       const { next_cursor } = (await b.admin.get(`${path}?limit=1`)).json;
       expect(typeof next_cursor).toBe('string');
       const answer = await a.admin.get(`${path}?limit=1&cursor=${next_cursor}`);

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { decodeJwt, decodeProtectedHeader } from 'jose';
+import { claimsOf, JWT_BEARER, jwt, makeKey, present, register } from '../support/assertions.js';
 import { accessToken, expectOAuthError, expectToken, GRANT, PATIENT } from '../support/oauth.js';
 import { basic, bearer, ISSUER, type Session, type TestAccount, TestService } from '../support/service.js';
 
@@ -11,6 +12,7 @@ let service: TestService;
 let admin: Session;
 let organization: { id: string };
 let account: TestAccount;
+const key = makeKey('EdDSA');
 
 beforeAll(async () => {
   service = await TestService.start({ ...PATIENT, REALMS: 'gatehouse,eunify' });
@@ -97,20 +99,28 @@ it('D5 form and JSON; another type is 415; a repeated parameter 400', async () =
   expectOAuthError(repeated, 400, 'invalid_request');
 });
 
-it('D6 Basic and body on one account, one a request; an account may be held to one', async () => {
+it('D6 Basic, body and assertion on one account, one a request; an account may be held to one', async () => {
   const { id, secret } = account.credentials;
   const body = { ...GRANT, client_id: id, client_secret: secret };
   expectToken(await service.token(GRANT, account.credentials), ALL);
   expectToken(await service.token(body), ALL);
+  await register(admin, account, key);
+  expectToken(await present(service, jwt(key, {}, claimsOf(account))), ALL);
   expectOAuthError(await service.token(body, account.credentials), 400, 'invalid_request');
-  for (const [method, basicStatus, bodyStatus] of [
-    ['client_secret_basic', 200, 401],
-    ['client_secret_post', 401, 200],
+  const signed = { client_assertion_type: JWT_BEARER, client_assertion: jwt(key, {}, claimsOf(account)) };
+  expectOAuthError(await service.token({ ...body, ...signed }), 400, 'invalid_request');
+  expectOAuthError(await service.token({ ...GRANT, ...signed }, account.credentials), 400, 'invalid_request');
+  for (const [method, basicStatus, bodyStatus, signedStatus] of [
+    ['client_secret_basic', 200, 401, 401],
+    ['client_secret_post', 401, 200, 401],
+    ['private_key_jwt', 401, 401, 200],
   ] as const) {
     const held = await admin.createAccount(`Held to ${method}`, ['companies:read'], { client_auth_methods: [method] });
     const inBody = { ...GRANT, client_id: held.client_id, client_secret: held.credentials.secret };
     expect((await service.token(GRANT, held.credentials)).status).toBe(basicStatus);
     expect((await service.token(inBody)).status).toBe(bodyStatus);
+    await register(admin, held, key);
+    expect((await present(service, jwt(key, {}, claimsOf(held)))).status).toBe(signedStatus);
   }
 });
 
@@ -177,6 +187,41 @@ it('D11 never a refresh token', async () => {
     expectOAuthError(await service.token({ ...GRANT, scope }, account.credentials), 400, 'invalid_scope');
   }
   expect((await service.token(GRANT, account.credentials)).json).not.toHaveProperty('refresh_token');
+});
+
+it('D13 aud is the issuer, or the very URL of the endpoint that was called; ASSERTION_AUDIENCE=issuer takes the issuer alone', async () => {
+  const narrow = await TestService.start({ ...PATIENT, ASSERTION_AUDIENCE: 'issuer' }, service.database);
+  const held = await admin.createAccount('Audiences', ['companies:read']);
+  await register(admin, held, key);
+  const aud = (value: unknown) => jwt(key, {}, claimsOf(held, { aud: value }));
+  const paths = [
+    '/oauth/token',
+    '/oauth/token/',
+    '/api/oauth2/token',
+    '/realms/gatehouse/protocol/openid-connect/token',
+  ];
+  for (const path of paths) {
+    for (const value of [ISSUER, [ISSUER]]) {
+      expectToken(await present(service, aud(value), {}, path), 'companies:read');
+      expectToken(await present(narrow, aud(value), {}, path), 'companies:read');
+    }
+    expectToken(await present(service, aud(ISSUER + path), {}, path), 'companies:read');
+    expectToken(await present(service, aud([ISSUER + path]), {}, path), 'companies:read');
+    expectOAuthError(await present(narrow, aud(ISSUER + path), {}, path), 401, 'invalid_client', /aud/);
+    for (const other of [...paths.filter((one) => one !== path), `${path}x`])
+      expectOAuthError(await present(service, aud(ISSUER + other), {}, path), 401, 'invalid_client', /aud/);
+  }
+  // What a request says of its host has no say.
+  const spoofed = await service.request('POST', '/oauth/token', {
+    headers: { ...FORM, host: 'evil.example', 'x-forwarded-host': 'evil.example', 'x-forwarded-proto': 'https' },
+    body: new URLSearchParams({
+      ...GRANT,
+      client_assertion_type: JWT_BEARER,
+      client_assertion: aud('https://evil.example/oauth/token'),
+    }).toString(),
+  });
+  expectOAuthError(spoofed, 401, 'invalid_client', /aud/);
+  await narrow.stop();
 });
 
 it('D14 D15 a list of companies, with the fields of the source, at both paths', async () => {

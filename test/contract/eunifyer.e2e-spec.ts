@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
-import { decodeJwt } from 'jose';
+import { decodeJwt, decodeProtectedHeader } from 'jose';
 import { expectOAuthError, expectToken, PATIENT, urlOfService } from '../support/oauth.js';
 import { join } from '../support/people.js';
 import { makeOwn } from '../support/personal-access-tokens.js';
-import { type Answer, bearer, type Session, type TestAccount, TestService } from '../support/service.js';
+import { type Answer, bearer, ISSUER, type Session, type TestAccount, TestService } from '../support/service.js';
 
 /** The second source: service accounts behind a Keycloak-shaped path, with JWTs of 900 seconds. */
 const PATH = '/realms/eunify/protocol/openid-connect/token';
@@ -62,6 +62,106 @@ it('E2 a JWT for 900 s, Bearer, the scope echoed, no refresh token', async () =>
     sub: account.id,
     credential_id: account.secret.id,
   });
+});
+
+it('E3 the sample: a token of the realm’s path lists, provisions and staffs the organizations beneath its own', async () => {
+  const API_BASE = `${urlOfService(service)}/api/v1`;
+  const { access_token } = await grant(SCOPE);
+  const call = async (method: string, path: string, body?: object) => {
+    const answer = await fetch(API_BASE + path, {
+      method,
+      headers: {
+        Authorization: `Bearer ${access_token}`,
+        ...(body && { 'Content-Type': 'application/json' }),
+      },
+      body: body && JSON.stringify(body),
+    });
+    return { status: answer.status, json: (await answer.json()) as { id: string; data: unknown[] } };
+  };
+  expect(await call('GET', '/partner/orgs')).toEqual({ status: 200, json: { data: [], next_cursor: null } });
+  const made = await call('POST', '/partner/orgs', { name: 'Customer of the reseller' });
+  expect([made.status, made.json]).toEqual([201, expect.objectContaining({ name: 'Customer of the reseller' })]);
+  expect((await call('GET', '/partner/orgs')).json.data).toEqual([made.json]);
+  const users = `/partner/orgs/${made.json.id}/users`;
+  const person = { email: 'boss@customer.example', name: 'Boss', password: 'a password for the boss', role: 'admin' };
+  const boss = await call('POST', users, person);
+  expect(boss.status).toBe(201);
+  expect((await call('GET', users)).json.data).toEqual([boss.json]);
+  const signedIn = await service.signIn(person);
+  expect((await signedIn.get('/session')).json.organization.name).toBe('Customer of the reseller');
+  expect((await call('PATCH', `/partner/orgs/${made.json.id}`, { disabled: true })).status).toBe(200);
+  expect((await signedIn.get('/session')).status).toBe(401);
+  // A token for reading alone reads, and nothing else.
+  const reading = (await grant('partner:orgs:read')).access_token as string;
+  const statuses = await Promise.all(
+    ['GET', 'POST'].map(async (method) => {
+      const headers = bearer(reading);
+      const body = method === 'POST' ? { name: 'x' } : undefined;
+      return (await service.request(method, '/api/v1/partner/orgs', { headers, body })).status;
+    }),
+  );
+  expect(statuses).toEqual([200, 403]);
+});
+
+it('E5 a platform superadmin registers a cross-organization account; an organization’s admin makes one for its own', async () => {
+  const platform = await service.signIn();
+  const cross = await platform.createAccount('Cross-organization', SCOPE.split(' '), { token_format: 'jwt' });
+  const own = (await admin.get('/session')).json.organization.id as string;
+  expect((await admin.post('/partner/orgs', { name: 'Beneath the reseller' })).status).toBe(201);
+  const names = async (token: unknown) => {
+    const answer = await service.request('GET', '/api/v1/partner/orgs', { headers: bearer(token as string) });
+    return answer.json.data.map(({ name }: { name: string }) => name) as string[];
+  };
+  const everywhere = await names((await grant(SCOPE, cross.credentials)).access_token);
+  expect(everywhere).toEqual(expect.arrayContaining(['Reseller', 'Beneath the reseller']));
+  expect(everywhere).not.toContain('Platform');
+
+  const boss = await join(admin, 'boss@reseller.example');
+  const made = await boss.createAccount('The organization’s own', SCOPE.split(' '), { token_format: 'jwt' });
+  const beneath = await names((await grant(SCOPE, made.credentials)).access_token);
+  expect(beneath).toContain('Beneath the reseller');
+  expect(beneath).not.toContain('Reseller');
+  // Its admin cannot register one beyond the organization.
+  const beyond = await boss.post('/service-accounts', { name: 'Beyond', scopes: ['platform:admin'] });
+  expect([beyond.status, beyond.json.code]).toEqual([422, 'scope_beyond_ceiling']);
+  expect((await boss.get(`/organizations/${own}`)).status).toBe(403);
+});
+
+it('E1 D9 every configured realm has token, certs and configuration; one that is not configured is no path', async () => {
+  const [served, other] = [
+    ['eunify', 'gatehouse'],
+    ['eunify2', 'Eunify', 'master', '%65unifx'],
+  ];
+  const ask = async (realm: string) => {
+    const get = (path: string) => service.request('GET', `/realms/${realm}${path}`);
+    const token = await service.request('POST', `/realms/${realm}/protocol/openid-connect/token`, {
+      body: new URLSearchParams({
+        grant_type: 'client_credentials',
+        client_id: account.credentials.id,
+        client_secret: account.credentials.secret,
+      }).toString(),
+      headers: { 'content-type': 'application/x-www-form-urlencoded' },
+    });
+    return [
+      token,
+      await get('/protocol/openid-connect/certs'),
+      await get('/.well-known/openid-configuration'),
+      await get('/.well-known/oauth-authorization-server'),
+    ];
+  };
+  for (const realm of served) {
+    const [token, certs, ...configurations] = await ask(realm);
+    expectToken(token, SCOPE, 900);
+    const { kid } = decodeProtectedHeader(token.json.access_token);
+    expect(certs.json.keys.map((key: { kid: string }) => key.kid)).toContain(kid);
+    for (const { status, json } of configurations)
+      expect([status, json.issuer, json.token_endpoint]).toEqual([200, ISSUER, `${ISSUER}/oauth/token`]);
+  }
+  for (const realm of other) {
+    const answers = await ask(realm);
+    expect([realm, ...answers.map(({ status }) => status)]).toEqual([realm, 404, 404, 404, 404]);
+    expect(answers[0].text).not.toContain('access_token');
+  }
 });
 
 it('E8 after a rotation the old secret’s tokens are invalid, and the new one’s are not', async () => {

@@ -77,3 +77,35 @@ it('V7 GET /companies with a bearer token: the fields of the documentation', asy
   const { status, json } = await own.get('/companies');
   expect([status, json]).toEqual([200, { data: [expect.objectContaining(fields)], next_cursor: null }]);
 });
+
+it('V2 V3 V7 the samples one after the other: a token by Basic at /oauth/token/, with it GET /companies and its seven members', async () => {
+  const sender = await admin.createAccount('Sender');
+  const answer = await service.request('POST', '/oauth/token/', {
+    headers: { authorization: basic(sender.credentials), 'content-type': 'application/x-www-form-urlencoded' },
+    body: 'grant_type=client_credentials',
+  });
+  const own = at(answer.json.access_token);
+  const company = (await own.post('/companies/', { name: 'Sent', departments: ['Kitchen'] })).json;
+  const employees = `/companies/${company.id}/employees/`;
+  const push = { external_id: 'E-1', name: 'Tan Mei Ling', department: 'Kitchen' };
+  expect((await own.post(employees, push)).status).toBe(201);
+  expect((await own.post(employees, { ...push, job_title: 'Chef' })).status).toBe(200);
+  const batch = { employees: [push, { ...push, external_id: 'E-2' }] };
+  expect((await own.post(`${employees}bulk/`, batch)).json.employees).toMatchObject([
+    { external_id: 'E-1', result: 'unchanged' },
+    { external_id: 'E-2', result: 'created' },
+  ]);
+  expect((await own.get(employees)).json.data).toMatchObject([{ job_title: 'Chef' }, { external_id: 'E-2' }]);
+  const [listed] = (await own.get('/companies')).json.data;
+  for (const member of [
+    'name',
+    'uen_code',
+    'sector',
+    'entity_type',
+    'entity_sub_type',
+    'work_locations',
+    'departments',
+  ])
+    expect(Object.keys(listed)).toContain(member);
+  expect(listed).toEqual((await own.get(`/companies/${company.id}/`)).json);
+});

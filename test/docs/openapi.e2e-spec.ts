@@ -21,7 +21,7 @@ interface Operation {
   parameters: Parameter[];
   security: Record<string, string[]>[];
   requestBody?: { content: Content };
-  responses: Record<string, { description: string; content?: Content }>;
+  responses: Record<string, { description: string; content?: Content; headers?: Record<string, unknown> }>;
 }
 
 let database: TestDatabase;
@@ -100,17 +100,27 @@ describe('/openapi.json', () => {
         'GET /realms/{realm}/protocol/openid-connect/certs',
         'POST /api/oauth2/token',
         'POST /realms/{realm}/protocol/openid-connect/token',
+        'POST /realms/{realm}/protocol/openid-connect/token/introspect',
+        'POST /realms/{realm}/protocol/openid-connect/revoke',
         // V7: the protected resource at the root
         'GET /companies',
         'GET /companies/{id}',
+        'DELETE /companies/{id}/employees/{employee_id}',
         'GET /companies/{id}/employees',
+        'GET /companies/{id}/employees/{employee_id}',
         'PATCH /companies/{id}',
+        'PATCH /companies/{id}/employees/{employee_id}',
         'POST /companies',
         'POST /companies/{id}/employees',
-        // RFC 6749 §3.2: the token endpoint says 405
+        'POST /companies/{id}/employees/bulk',
+        // RFC 6749 §3.2: what takes POST only says 405
         'GET /oauth/token',
         'GET /api/oauth2/token',
         'GET /realms/{realm}/protocol/openid-connect/token',
+        'GET /oauth/introspect',
+        'GET /realms/{realm}/protocol/openid-connect/token/introspect',
+        'GET /oauth/revoke',
+        'GET /realms/{realm}/protocol/openid-connect/revoke',
       ].sort(),
     );
     expect([...documented].filter((name) => !routes.includes(name))).toEqual([]);
@@ -125,7 +135,8 @@ describe('/openapi.json', () => {
       expect([name, operation.tags.length]).toEqual([name, 1]);
       expect([name, Array.isArray(operation.security)]).toEqual([name, true]);
       const successes = Object.entries(operation.responses).filter(([status]) => status.startsWith('2'));
-      expect([name, successes.length]).toEqual([name, 1]);
+      // A push creates or changes.
+      expect([name, successes.length]).toEqual([name, operation.operationId === 'pushEmployee' ? 2 : 1]);
       for (const [status, { content }] of successes) {
         const shown = Object.values(content ?? {}).map((media) => media.schema.$ref ?? media.schema.type);
         expect([name, shown]).toEqual([name, status === '204' ? [] : [expect.stringMatching(/\S/)]]);
@@ -168,6 +179,12 @@ describe('/openapi.json', () => {
         items: { type: 'string' },
         description: expect.stringContaining('client_secret_basic'),
       },
+      resources: {
+        type: 'array',
+        maxItems: 20,
+        items: { type: 'string', maxLength: 256 },
+        description: expect.stringContaining('RESOURCES'),
+      },
     });
     expect(schema('CreateSecret').properties!.expires_at).toMatchObject({ type: 'string', format: 'date-time' });
     expect(schema('CreateSecret').required).toBeUndefined();
@@ -176,6 +193,26 @@ describe('/openapi.json', () => {
     expect(Object.keys(schema('Receipt').properties!).sort()).toEqual(
       ['bound_ms', 'credential_id', 'instances', 'revocation_id', 'revoked_at', 'tokens_expire_by', 'waited_ms'].sort(),
     );
+    const company = schema('CreateCompany').properties!;
+    expect(company.sector).toEqual({ type: 'string', nullable: true, minLength: 1, maxLength: 128 });
+    expect(company.departments).toEqual({
+      type: 'array',
+      maxItems: 500,
+      items: { type: 'string', minLength: 1, maxLength: 256 },
+      description: expect.stringContaining('department'),
+    });
+    expect(schema('PushEmployee').required).toEqual(['name']);
+    expect(schema('PushEmployee').properties!.started_on).toMatchObject({
+      type: 'string',
+      format: 'date',
+      nullable: true,
+    });
+    expect(schema('BatchedEmployee').required!.sort()).toEqual(['external_id', 'name']);
+    expect(schema('PushEmployees').properties!.employees).toMatchObject({ type: 'array', minItems: 1, maxItems: 200 });
+    expect(schema('UpdateEmployee').required).toBeUndefined();
+    expect(document.paths['/api/v1/companies/{id}'].get.responses[200]).toMatchObject({
+      headers: { ETag: { schema: { type: 'string' } } },
+    });
     expect(text).not.toContain('"type":"number"');
   });
 
@@ -204,9 +241,12 @@ describe('/openapi.json', () => {
     expect(post.security).toEqual([{ client: [] }, {}]);
     expect(document.components.securitySchemes.client).toMatchObject({ type: 'http', scheme: 'basic' });
     expect(Object.keys(schema('TokenRequest').properties!).sort()).toEqual([
+      'client_assertion',
+      'client_assertion_type',
       'client_id',
       'client_secret',
       'grant_type',
+      'resource',
       'scope',
     ]);
     expect(schema('TokenRequest').required).toEqual(['grant_type']);
@@ -226,6 +266,43 @@ describe('/openapi.json', () => {
     );
   });
 
+  it('E9 describes the rate limit where an organization is charged, and nowhere else', () => {
+    const HEADERS = ['X-RateLimit-Limit', 'X-RateLimit-Remaining', 'X-RateLimit-Reset'];
+    for (const { name, operation } of operations()) {
+      const charged = operation.security.length > 0;
+      const [[, success]] = Object.entries(operation.responses).filter(([status]) => status.startsWith('2'));
+      expect([name, Object.keys(success.headers ?? {})]).toEqual([name, charged ? HEADERS : []]);
+      if (charged)
+        expect([name, Object.keys(operation.responses[429].headers!)]).toEqual([name, [...HEADERS, 'Retry-After']]);
+    }
+    expect(schema('CreateOrganization').properties!.rate_limit).toMatchObject({ nullable: true });
+    expect(schema('OrganizationRateLimit').properties!.limit).toMatchObject({
+      type: 'integer',
+      minimum: 1,
+      maximum: 1_000_000,
+    });
+  });
+
+  it('describes introspection and revocation as the RFCs have them', () => {
+    const [introspect, revoke] = ['/oauth/introspect', '/oauth/revoke'].map((path) => document.paths[path].post);
+    expect(introspect.security).toEqual([{ bearer: [] }, { client: [] }, {}]);
+    expect(revoke.security).toEqual([{ client: [] }, {}]);
+    for (const { requestBody, responses } of [introspect, revoke]) {
+      const types = Object.entries(requestBody!.content);
+      expect(types.map(([type, { schema }]) => [type, schema.$ref])).toEqual(
+        ['application/x-www-form-urlencoded', 'application/json'].map((type) => [
+          type,
+          '#/components/schemas/PresentedToken',
+        ]),
+      );
+      for (const status of ['400', '401', '413', '415', '429', '503'])
+        expect(responses[status].content!['application/json'].schema.$ref).toBe('#/components/schemas/OAuthErrorBody');
+    }
+    expect(schema('PresentedToken').required).toEqual(['token']);
+    expect(schema('Introspection').required).toEqual(['active']);
+    expect(schema('Introspection').properties!.exp).toMatchObject({ type: 'integer' });
+  });
+
   it('describes the errors of the management API, and its headers', () => {
     for (const { name, path, method, operation } of operations()) {
       if (!path.startsWith('/api/v1/')) continue;
@@ -238,9 +315,13 @@ describe('/openapi.json', () => {
       const inHeader = operation.parameters.filter((p) => p.in === 'header').map((p) => p.name);
       const guarded = operation.security.length > 0;
       const creates = method === 'post' && '201' in operation.responses;
+      const conditional = inHeader.filter((header) => header.startsWith('If-'));
+      const answers = { 'If-Match': '412', 'If-None-Match': '304' } as Record<string, string>;
+      for (const header of conditional)
+        expect([name, Object.keys(operation.responses)]).toEqual([name, expect.arrayContaining([answers[header]])]);
       expect([name, inHeader]).toEqual([
         name,
-        guarded ? [...(creates ? ['Idempotency-Key'] : []), 'X-Organization-Id'] : [],
+        guarded ? [...conditional, ...(creates ? ['Idempotency-Key'] : []), 'X-Organization-Id'] : [],
       ]);
     }
     expect(schema('Problem').required).toEqual(['type', 'title', 'status', 'code', 'request_id']);

@@ -1,3 +1,4 @@
+import { JWT_BEARER } from '../support/assertions.js';
 import { basic } from '../support/service.js';
 import type { Args, History, Op, Operation } from './history.js';
 import type { HttpAnswer } from './http-client.js';
@@ -68,6 +69,26 @@ export async function issue(
   if (text.startsWith('eyJ'))
     operation.epochs = JSON.parse(Buffer.from(text.split('.')[1], 'base64url').toString()).gatehouse_epochs;
   return { token: { ...credential, text, token: operation.n }, answer };
+}
+
+/** Asks for a token with an assertion, by its number in the history and its text. */
+export async function presentAssertion(
+  history: History,
+  instance: Instance,
+  { organizationId, accountId }: Credential,
+  assertion: { n: number; text: string },
+): Promise<HttpAnswer | undefined> {
+  const form = {
+    grant_type: 'client_credentials',
+    client_assertion_type: JWT_BEARER,
+    client_assertion: assertion.text,
+  };
+  const headers = { 'content-type': 'application/x-www-form-urlencoded' };
+  const args = { organizationId, accountId, assertion: assertion.n };
+  const { answer } = await perform(history, instance, 'token', args, () =>
+    instance.http.request('POST', '/oauth/token', headers, new URLSearchParams(form).toString()),
+  );
+  return answer;
 }
 
 /** A guarded GET with a token. */
@@ -160,6 +181,11 @@ export class Admin {
       secretId: '',
       secret: '',
     });
+  }
+
+  /** A public key of the account. */
+  async registerKey({ accountId }: Credential, jwk: Record<string, unknown>): Promise<void> {
+    await this.change('POST', `/service-accounts/${accountId}/keys`, { jwk });
   }
 
   /** Another secret of the account. */

@@ -1,5 +1,6 @@
 import { afterAll, describe, expect, it } from '@jest/globals';
-import { type Credential, use } from './admin.js';
+import { claimsOf, jwt, makeKey } from '../support/assertions.js';
+import { type Credential, presentAssertion, use } from './admin.js';
 import { dawdle, waiting } from './dawdle.js';
 import { asksOfTheBlind, type Violations } from './invariants.js';
 import { Load, obtain } from './load.js';
@@ -95,6 +96,34 @@ describe('negative controls', () => {
       await Promise.all([first, second]);
       for (const instance of rig.instances) for (const token of tokens) await use(rig.history, instance, token);
       judge(await rig.violations(), sabotage, 'I3');
+    },
+    60_000,
+  );
+
+  it.each(['', 'jti_in_memory'])(
+    'I5 each assertion is presented to two instances at once, and again, SABOTAGE=%s',
+    async (sabotage) => {
+      await start(sabotage, 10_000); // nothing here is about news of revocations
+      const key = makeKey('EdDSA');
+      await rig.admin.registerKey(account, key.jwk);
+      const client = { client_id: account.clientId };
+      const assertions = Array.from({ length: 50 }, (_, n) => ({ n, text: jwt(key, {}, claimsOf(client)) }));
+      const offer = (some: typeof assertions) =>
+        Promise.all(
+          some.flatMap((assertion) =>
+            rig.instances.flatMap((instance) =>
+              [1, 2].map(() => presentAssertion(rig.history, instance, account, assertion)),
+            ),
+          ),
+        );
+      const waves = [];
+      for (let at = 0; at < assertions.length; at += 10) waves.push(await offer(assertions.slice(at, at + 10)));
+      waves.push(await offer(assertions));
+      const answers = waves.flat().map((answer) => answer?.status);
+      const given = answers.filter((status) => status === 200).length;
+      expect(given).toBe(assertions.length * (sabotage ? 2 : 1));
+      expect(answers.filter((status) => status === 401)).toHaveLength(answers.length - given);
+      judge(await rig.violations(), sabotage, 'I5');
     },
     60_000,
   );

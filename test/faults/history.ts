@@ -20,6 +20,8 @@ export interface Args {
   organizationId?: string;
   accountId?: string;
   secretId?: string;
+  /** Which assertion was presented. */
+  assertion?: number;
   name?: string;
 }
 

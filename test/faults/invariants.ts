@@ -46,16 +46,16 @@ export async function nothingInvented(history: History, query: Query): Promise<V
     .filter(({ op, id, outcome }) => outcome === 'fail' && EVENT[op] && counts.has(`${id} ${EVENT[op]}`))
     .map((operation) => `I2: an event of success for the refused ${tell(operation)}`);
   const disagreeing = await query<{ what: string; id: string }>(`
-    WITH told AS (SELECT action, targets -> (CASE WHEN action LIKE 'service_account.secret.%' THEN 1 ELSE 0 END) ->> 'id' AS id
+    WITH told AS (SELECT action, targets -> (CASE WHEN action ~ '^service_account[.](secret|key)[.]' THEN 1 ELSE 0 END) ->> 'id' AS id
                     FROM audit_event WHERE outcome = 'success'),
          company_told AS (SELECT id, count(*) FROM told WHERE action = 'company.created' GROUP BY id),
-         secret_told AS (SELECT id, count(*) FILTER (WHERE action LIKE '%.created') AS made, count(*) FILTER (WHERE action LIKE '%.revoked') AS ended
-                           FROM told WHERE action LIKE 'service_account.secret.%' GROUP BY id)
+         credential_told AS (SELECT id, count(*) FILTER (WHERE action LIKE '%.created') AS made, count(*) FILTER (WHERE action LIKE '%.revoked') AS ended
+                           FROM told WHERE action ~ '^service_account[.](secret|key)[.]' GROUP BY id)
     SELECT 'company' AS what, coalesce(c.id::text, t.id) AS id FROM company c FULL JOIN company_told t ON t.id = c.id::text
      WHERE c.id IS NULL OR t.count IS DISTINCT FROM 1
     UNION ALL
-    SELECT 'secret', s.id::text FROM credential s JOIN revocable r ON r.id = s.id LEFT JOIN secret_told t ON t.id = s.id::text
-     WHERE s.kind = 'secret' AND (t.made IS DISTINCT FROM 1 OR (s.revoked_at IS NOT NULL)::int <> t.ended OR r.epoch <> t.ended)`);
+    SELECT 'credential', s.id::text FROM credential s JOIN revocable r ON r.id = s.id LEFT JOIN credential_told t ON t.id = s.id::text
+     WHERE t.made IS DISTINCT FROM 1 OR (s.revoked_at IS NOT NULL)::int <> t.ended OR r.epoch <> t.ended`);
   return [...refused, ...disagreeing.map(({ what, id }) => `I2: the events of ${what} ${id} and its row disagree`)];
 }
 
@@ -95,6 +95,19 @@ function coverage({ op, args }: Operation): (other: Operation) => boolean {
   if (op === 'secret.revoke') return (other) => other.args.secretId === args.secretId;
   if (op === 'account.disable') return (other) => other.args.accountId === args.accountId;
   return (other) => other.args.organizationId === args.organizationId;
+}
+
+/** I5: of those who present the same assertion, whenever and wherever, one at most is given a token. */
+export function usedOnce(history: History): Violations {
+  const first = new Map<number, Operation>();
+  return history.ok('token').flatMap((operation) => {
+    const { assertion } = operation.args;
+    if (assertion === undefined) return [];
+    const earlier = first.get(assertion);
+    if (earlier) return [`I5: ${tell(operation)} was accepted, and so was ${tell(earlier)}`];
+    first.set(assertion, operation);
+    return [];
+  });
 }
 
 /** How long after its last possible poll an instance may still accept, past the bound. */

@@ -18,6 +18,7 @@ import {
   type Query,
   recorded,
   revokedMeansRevoked,
+  usedOnce,
   type Violations,
 } from './invariants.js';
 import { childrenOf, until } from './processes.js';
@@ -228,6 +229,7 @@ export class Rig {
       ...(await nothingInvented(this.history, this.query)),
       ...revokedMeansRevoked(this.history),
       ...closedWhenBlind(this.history, this.bound),
+      ...usedOnce(this.history),
       ...epochsOnlyRise(this.history, this.before, await epochs(this.query)),
     ];
     if (found.length > 0) process.stderr.write(`faults: ${found.length} violations, see ${this.history.save()}\n`);

@@ -170,6 +170,8 @@ describe('what a token may do', () => {
       ['POST', '/api/v1/service-accounts', { name: 'x', scopes: [] }],
       ['PATCH', `/api/v1/service-accounts/${account.id}`, { scopes: ['admin:access'] }],
       ['POST', `/api/v1/service-accounts/${account.id}/secrets`, {}],
+      ['GET', `/api/v1/service-accounts/${account.id}/keys`],
+      ['POST', `/api/v1/service-accounts/${account.id}/keys`, { jwk: {} }],
       ['GET', '/api/v1/users'],
       ['POST', '/api/v1/users', { email: 'x@example.com', name: 'x', role: 'admin' }],
       ['GET', '/api/v1/organizations'],

@@ -1,4 +1,4 @@
-import crypto from 'node:crypto';
+import crypto, { createHmac } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, describe, expect, it, jest } from '@jest/globals';
 import { Passwords } from '../../src/organizations/passwords.js';
 import {
@@ -89,6 +89,7 @@ describe('one method a request', () => {
       await withHeader(basic(account.credentials), { client_secret: 'wrong' }),
       await withHeader(basic(account.credentials), assertion),
       await withHeader(basic(account.credentials), { client_assertion: 'e.e.e' }),
+      await withHeader(basic(account.credentials), { client_assertion_type: 'x' }),
       await service.token({ ...GRANT, client_id: id, client_secret: secret, ...assertion }),
     ]) {
       expectOAuthError(answer, 400, 'invalid_request', description);
@@ -98,7 +99,7 @@ describe('one method a request', () => {
 
   it('CA-05 another client_id in the body: the attempt is the header’s, the body’s is nobody', async () => {
     const answer = await withHeader(basic(account.credentials), { client_id: foreign.client_id });
-    expectOAuthError(answer, 400, 'invalid_request', 'client_id is not that of the Authorization header');
+    expectOAuthError(answer, 400, 'invalid_request', 'client_id is not the one that the request authenticates as');
     const [event] = await eventsOf(service, 'client.authenticated');
     expect(event).toMatchObject({
       outcome: 'failure',
@@ -115,14 +116,22 @@ describe('one method a request', () => {
 
   it('CA-20 a method that metadata does not list', async () => {
     const { json } = await service.request('GET', '/.well-known/oauth-authorization-server');
-    expect(json.token_endpoint_auth_methods_supported).toEqual(['client_secret_basic', 'client_secret_post']);
-    const assertion = {
+    expect(json.token_endpoint_auth_methods_supported).toEqual([
+      'client_secret_basic',
+      'client_secret_post',
+      'private_key_jwt',
+    ]);
+    // tls_client_auth shows in no parameter; client_secret_jwt is an assertion that no key signed.
+    const { client_id } = account;
+    expectOAuthError(await service.token({ ...GRANT, client_id }), 401, 'invalid_client');
+    const text = `${Buffer.from('{"alg":"HS256"}').toString('base64url')}.${Buffer.from('{}').toString('base64url')}`;
+    const answer = await service.token({
+      ...GRANT,
+      client_id,
       client_assertion_type: 'urn:ietf:params:oauth:client-assertion-type:jwt-bearer',
-      client_assertion: 'e.e.e',
-    };
-    const answer = await service.token({ ...GRANT, ...assertion, client_id: account.client_id });
-    expectOAuthError(answer, 401, 'invalid_client', 'This way of client authentication is not supported');
-    expectOAuthError(await service.token({ ...GRANT, client_assertion: 'e.e.e' }), 401, 'invalid_client');
+      client_assertion: `${text}.${createHmac('sha256', account.credentials.secret).update(text).digest('base64url')}`,
+    });
+    expectOAuthError(answer, 401, 'invalid_client', REFUSED);
     // Nor one that this account is not set to.
     const one = await admin.createAccount('Basic only', ['companies:read'], {
       client_auth_methods: ['client_secret_basic'],

@@ -29,6 +29,9 @@ const METADATA = [
   '/realms/gatehouse/.well-known/openid-configuration',
 ];
 
+const METHODS = ['client_secret_basic', 'client_secret_post', 'private_key_jwt'];
+const ALGORITHMS = ['EdDSA', 'Ed25519', 'ES256', 'PS256', 'RS256'];
+
 let service: TestService;
 let other: TestService;
 let admin: Session;
@@ -85,7 +88,14 @@ describe('the documents', () => {
       authorization_endpoint: `${ISSUER}/oauth/authorize`,
       grant_types_supported: ['client_credentials'],
       response_types_supported: [],
-      token_endpoint_auth_methods_supported: ['client_secret_basic', 'client_secret_post'],
+      token_endpoint_auth_methods_supported: METHODS,
+      token_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
+      introspection_endpoint: `${ISSUER}/oauth/introspect`,
+      introspection_endpoint_auth_methods_supported: [...METHODS, 'Bearer'],
+      introspection_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
+      revocation_endpoint: `${ISSUER}/oauth/revoke`,
+      revocation_endpoint_auth_methods_supported: METHODS,
+      revocation_endpoint_auth_signing_alg_values_supported: ALGORITHMS,
       scopes_supported: expect.arrayContaining(['companies:read', 'platform:admin']),
       service_documentation: `${ISSUER}/docs`,
       subject_types_supported: ['public'],

@@ -42,18 +42,22 @@ describe('settings', () => {
       JWT_ALG: 'none',
       REVOCATION_BOUND_MS: '1',
       BOOTSTRAP_ADMIN_PASSWORD: 'short',
+      RATE_LIMIT: '6000',
+      REDIS_URL: 'http://redis',
       SABOTAGE: 'serve_stale',
     });
     expect(code).toBe(78);
     expect(stderr).toBe(
       [
-        'The configuration has 8 faults:',
+        'The configuration has 10 faults:',
         '  - PORT must be a whole number',
         '  - ISSUER_URL must be an https URL without query, fragment or a slash at its end (http for loopback only)',
         '  - DATABASE_URL must be a postgres:// URL',
         '  - JWT_ALG must be ES256, RS256 or PS256',
         '  - BOOTSTRAP_ADMIN_PASSWORD must be 8 to 128 characters',
         '  - REVOCATION_BOUND_MS must be 200 to 10000',
+        '  - RATE_LIMIT must be requests/seconds: 1 to 1000000 in 1 to 3600, as in 6000/60',
+        '  - REDIS_URL must be a redis:// or rediss:// URL',
         '  - MASTER_KEY is required with DATABASE_URL (openssl rand -base64 32)',
         '  - SABOTAGE is for tests: it needs NODE_ENV=test',
         '',

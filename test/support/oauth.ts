@@ -1,6 +1,6 @@
 import { type AddressInfo, connect } from 'node:net';
 import { expect } from '@jest/globals';
-import type { Answer, TestAccount, TestService } from './service.js';
+import { type Answer, basic, type TestAccount, type TestService } from './service.js';
 
 export const CHALLENGE = 'Basic realm="gatehouse", charset="UTF-8", error="invalid_client"';
 export const GRANT = { grant_type: 'client_credentials' };
@@ -11,7 +11,7 @@ export const PATIENT = { REVOCATION_BOUND_MS: '10000' };
 /** RFC 6749 §5.2 allows these octets alone, so no quote, backslash, line break or non-ASCII (TE-17). */
 const OAUTH_TEXT = /^[\x20-\x21\x23-\x5B\x5D-\x7E]+$/;
 
-/** What every answer of the token endpoint carries, success or not (TE-02). */
+/** What every answer with or about a token carries, success or not (TE-02). */
 export function expectTokenHeaders({ headers }: Answer): void {
   expect(headers).toMatchObject({
     'cache-control': 'no-store',
@@ -52,6 +52,31 @@ export async function accessToken(service: TestService, account: TestAccount, sc
   return answer.json.access_token;
 }
 
+/** A form to an OAuth endpoint, with Basic credentials if given. */
+export const postForm = (
+  service: TestService,
+  url: string,
+  parameters: Record<string, string> | [string, string][] | string,
+  credentials?: { id: string; secret: string },
+  headers: Record<string, string> = {},
+): Promise<Answer> =>
+  service.request('POST', url, {
+    body: new URLSearchParams(parameters).toString(),
+    headers: {
+      'content-type': 'application/x-www-form-urlencoded',
+      ...(credentials && { authorization: basic(credentials) }),
+      ...headers,
+    },
+  });
+
+/** RFC 7662, by the credentials of an account. */
+export const introspect = (service: TestService, { credentials }: TestAccount, token: string) =>
+  postForm(service, '/oauth/introspect', { token }, credentials);
+
+/** RFC 7009, by the credentials of an account. */
+export const revoke = (service: TestService, { credentials }: TestAccount, token: string) =>
+  postForm(service, '/oauth/revoke', { token }, credentials);
+
 /** How many tokens were recorded as issued to an account. */
 export async function issuedTo(service: TestService, account: TestAccount): Promise<number> {
   const [{ count }] = await service.database.query<{ count: string }>(
@@ -71,6 +96,7 @@ export const eventsOf = (service: TestService, action: string, limit = 1) =>
     actor_id: string | null;
     actor_name: string;
     credential_id: string | null;
+    token_id: string | null;
     targets: { type: string; id: string; name: string }[];
     changes: Record<string, { from?: unknown; to?: unknown }> | null;
     address: string | null;

@@ -199,6 +199,7 @@ export function serviceEnvironment(
     BOOTSTRAP_ADMIN_EMAIL: ADMIN.email,
     BOOTSTRAP_ADMIN_PASSWORD: ADMIN.password,
     LOG_LEVEL: 'info',
+    RATE_LIMIT: '1000000/1', // tests that are about something else ask for thousands at a time
     ...settings,
   };
 }

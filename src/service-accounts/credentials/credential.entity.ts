@@ -13,6 +13,7 @@ import {
 import { Membership } from '../../organizations/membership.entity.js';
 import { User } from '../../organizations/user.entity.js';
 import { ServiceAccount } from '../service-account.entity.js';
+import type { KeyAlgorithm, PublicJwk } from './read-public-key.js';
 
 const OF_ACCOUNT = 'credential_service_account_id_fkey';
 const OF_MEMBERSHIP = 'credential_membership_id_fkey';
@@ -23,11 +24,16 @@ const OF_MEMBERSHIP = 'credential_membership_id_fkey';
 @Index('credential_service_account_id_idx', ['organizationId', 'serviceAccountId', 'kind', 'id'])
 @Index('credential_membership_id_idx', ['organizationId', 'membershipId', 'kind', 'id'])
 @Index('credential_user_id_idx', ['userId'])
+@Unique('credential_kid_key', ['organizationId', 'serviceAccountId', 'kid'])
 @Check(
   'credential_owner_check',
   'num_nonnulls(service_account_id, user_id) = 1 AND (membership_id IS NULL OR user_id IS NOT NULL)',
 )
 @Check('credential_secret_check', "kind <> 'secret' OR num_nulls(service_account_id, hint, hash, hash_key_id) = 0")
+@Check(
+  'credential_public_key_check',
+  "kind <> 'public_key' OR num_nulls(service_account_id, public_jwk, algorithm, kid) = 0",
+)
 @Check(
   'credential_personal_access_token_check',
   "kind <> 'personal_access_token' OR (num_nulls(hint, hash, hash_key_id, scopes, era, epochs, expires_at) = 0 AND cardinality(epochs) = 2)",
@@ -82,6 +88,18 @@ export class Credential {
 
   @Column({ name: 'hash_key_id', type: 'uuid', nullable: true, select: false })
   hashKeyId: string | null;
+
+  /** Of a public key: its public members, and the `kid` that it was given, if any. */
+  @Column({ name: 'public_jwk', type: 'jsonb', nullable: true })
+  publicJwk: PublicJwk | null;
+
+  /** Of a public key: the one JWS algorithm that it verifies. */
+  @Column({ type: 'text', nullable: true })
+  algorithm: KeyAlgorithm | null;
+
+  /** Of a public key: its RFC 7638 thumbprint. Those revoked count too: what was revoked never comes back. */
+  @Column({ type: 'text', nullable: true })
+  kid: string | null;
 
   /** Of a personal access token, as are the two below: what it may be used for, at most. */
   @Column({ type: 'text', array: true, nullable: true })

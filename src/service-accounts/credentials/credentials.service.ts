@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource, IsNull, MoreThan } from 'typeorm';
 import { AuditLog } from '../../audit/audit-log.js';
-import { type Change, Changes, type Outcome } from '../../changes/changes.js';
+import { brokenConstraint, type Change, Changes, type Outcome } from '../../changes/changes.js';
 import type { Actor, Caller, Target } from '../../kernel/actor.js';
 import { Clock } from '../../kernel/clock.js';
 import { isUuid, uuidv7 } from '../../kernel/ids.js';
@@ -11,6 +11,7 @@ import type { ServiceAccount } from '../service-account.entity.js';
 import { ServiceAccounts } from '../service-accounts.service.js';
 import { Credential } from './credential.entity.js';
 import type { CredentialKind, CredentialSettings, CredentialView } from './credential-kind.js';
+import { CredentialQuota } from './credential-quota.js';
 
 /** What a revocation did (CONTRACT §7). */
 export interface Receipt extends Barrier {
@@ -32,10 +33,11 @@ export class Credentials {
     private readonly changes: Changes,
     private readonly revocations: Revocations,
     private readonly audit: AuditLog,
+    private readonly quota: CredentialQuota,
     private readonly clock: Clock,
   ) {}
 
-  /** Throws limit_reached, and scope_not_held: who holds a credential holds the account's scopes. */
+  /** Throws limit_reached, key_exists, and scope_not_held: who holds a credential holds the account's scopes. */
   create<Settings extends CredentialSettings, View extends CredentialView>(
     caller: Caller,
     kind: CredentialKind<Settings, View>,
@@ -157,6 +159,7 @@ export class Credentials {
     const living = { ...ownedBy(owner), kind: kind.name, revokedAt: IsNull(), ...unexpired };
     if ((await change.tx.countBy(Credential, living)) >= kind.limit)
       throw problem('limit_reached', `An owner has at most ${kind.limit} of these that are not revoked`);
+    await this.quota.assertRoom(change.tx, organizationId);
     const id = uuidv7(now);
     const { columns, shown } = kind.mint(id, settings);
     const credential = change.tx.create(Credential, {
@@ -173,7 +176,7 @@ export class Credentials {
       revokedAt: null,
       ...columns,
     });
-    await change.tx.insert(Credential, credential);
+    await orKeyExists(change.tx.insert(Credential, credential));
     await change.register(kind.name, id, organizationId);
     change.record({
       action: kind.created,
@@ -222,6 +225,15 @@ async function find(
   const credential = isUuid(id) && (await change.tx.findOne(Credential, query));
   if (!credential) throw problem('not_found');
   return credential;
+}
+
+async function orKeyExists(write: Promise<unknown>): Promise<void> {
+  try {
+    await write;
+  } catch (error) {
+    if (brokenConstraint(error) === 'credential_kid_key') throw problem('key_exists', { cause: error });
+    throw error;
+  }
 }
 
 function targetOf(kind: CredentialKind<never>, credential: Credential): Target {
