@@ -97,11 +97,11 @@ describe('a transaction', () => {
     const admin = await service.signIn();
     const revocations = service.app.get(Revocations);
     const { stillHeld } = revocations;
-    revocations.stillHeld = async (tx, holds) => {
+    revocations.stillHeld = async (tx, ...holds) => {
       const [{ pid }] = await tx.query('SELECT pg_backend_pid() AS pid');
       await service.database.query('SELECT pg_terminate_backend($1)', [pid]);
       await new Promise((resolve) => setTimeout(resolve, 100)); // until the pool has heard of it
-      return stillHeld.call(revocations, tx, holds);
+      return stillHeld.call(revocations, tx, ...holds);
     };
     try {
       const answer = await admin.post('/companies', { name: 'Cut off' });
