@@ -281,7 +281,6 @@ export const OPEN = {
   'later: the portal': 'LG-07 LG-16 IN-08 E6',
   'later: the export': 'AU-05',
   'later: the sealed log': 'AU-08 AU-10 AU-13 AU-16 AU-17 FI-21',
-  'later: personal access tokens': 'SC-07 SC-08 E4 E7',
   'HTTP/2 is not on': 'DS-10',
   'later: documentation for integrators': 'Y10 Y12',
   'a habit of clients; expires_in is what it needs (Y7)': 'E10',

@@ -14,7 +14,8 @@ import { Organizations } from '../organizations/organizations.service.js';
 import { type SessionCaller, Sessions } from '../organizations/sessions.service.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import { RevocationView } from '../revocation/revocation-view.js';
-import { actorOf, TokenRejected, Tokens } from '../tokens/tokens.service.js';
+import { isPersonal } from '../tokens/access-token.js';
+import { TokenRejected, Tokens } from '../tokens/tokens.service.js';
 import { charge } from './rate-limit.js';
 import { readSessionCookie } from './session-cookie.js';
 
@@ -54,7 +55,11 @@ export const RequireScopes = (...scopes: [string, ...string[]]) => guarded({ kin
 export const SignedIn = () => guarded({ kind: 'signed-in' });
 /** Any authenticated caller, whatever its scopes. */
 export const AnyCaller = () => guarded({ kind: 'any' });
-/** A person must have authenticated within the last ten minutes. */
+/**
+ * A person at a session must have authenticated within the last ten minutes. A bearer token passes, a person's own too: nobody is
+ * there to be asked, its scopes say what it is trusted with, and E4 manages principals by one that holds `admin:access`. So a token
+ * with that scope makes credentials of accounts; what must be nobody's but a person's (their own tokens, SC-07) is `SignedIn` as well.
+ */
 export const StepUp = () => SetMetadata(STEP_UP, true);
 /** Signed-in people are charged for it and never refused: whoever floods with a stolen secret must not keep its owner from ending it. */
 export const EvenOverLimit = () => SetMetadata(EVEN_OVER_LIMIT, true);
@@ -193,14 +198,15 @@ export class AccessGuard implements CanActivate {
       throw this.refuse('invalid_request', 'The Authorization header is not one bearer token', 400);
     if (text === MISSING) throw problem('unauthenticated', { headers: { 'WWW-Authenticate': bearerChallenge() } });
     try {
-      const { token, client, scopes } = await this.tokens.verify(text as string);
+      const { token, actor, scopes, holds } = await this.tokens.verify(text as string);
+      const personal = isPersonal(token);
       return {
-        actor: actorOf(client),
+        actor,
         organizationId: token.organizationId,
         scopes: new Set(scopes),
-        credential: { type: 'secret', id: token.credentialId },
-        tokenId: token.id,
-        holds: token.holds,
+        credential: { type: personal ? 'personal_access_token' : 'secret', id: token.credentialId },
+        tokenId: personal ? null : token.id,
+        holds,
         authenticatedAt: null,
         request: requestInfo(request),
       };

@@ -6,15 +6,19 @@ import { OrganizationsModule } from '../organizations/organizations.module.js';
 import { RateLimitsModule } from '../rate-limits/rate-limits.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
+import { TokensModule } from '../tokens/tokens.module.js';
 import { AuditController } from './audit.controller.js';
 import { HealthController } from './health.controller.js';
 import { KeysController } from './keys.controller.js';
 import { OrganizationsController } from './organizations.controller.js';
 import { PartnerController } from './partner.controller.js';
 import { PartnerUsersController } from './partner-users.controller.js';
+import { PersonalAccessTokensController } from './personal-access-tokens.controller.js';
+import { PlatformKeysController } from './platform-keys.controller.js';
 import { ScopesController } from './scopes.controller.js';
 import { SecretsController } from './secrets.controller.js';
 import { ServiceAccountsController } from './service-accounts.controller.js';
+import { ServicePrincipalsController } from './service-principals.controller.js';
 import { SessionController } from './session.controller.js';
 import { UsersController } from './users.controller.js';
 
@@ -28,6 +32,7 @@ import { UsersController } from './users.controller.js';
     RateLimitsModule,
     RevocationModule,
     ServiceAccountsModule,
+    TokensModule,
   ],
   controllers: [
     SessionController,
@@ -39,7 +44,10 @@ import { UsersController } from './users.controller.js';
     ServiceAccountsController,
     SecretsController,
     KeysController,
+    ServicePrincipalsController,
+    PersonalAccessTokensController,
     AuditController,
+    PlatformKeysController,
     HealthController,
   ],
 })

@@ -9,7 +9,7 @@ import {
 } from '@nestjs/swagger';
 import { IsIn, IsObject, IsString, MaxLength } from 'class-validator';
 import type { FastifyReply } from 'fastify';
-import { CurrentCaller, RequireScopes, StepUp } from '../access/access.js';
+import { CurrentCaller, EvenOverLimit, RequireScopes, StepUp } from '../access/access.js';
 import { IsInstant, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { created } from '../access/replay.js';
@@ -141,6 +141,7 @@ export class KeysController {
   }
 
   @Post(':key_id/revoke')
+  @EvenOverLimit()
   @HttpCode(200)
   @ApiOperation({
     operationId: 'revokeKey',

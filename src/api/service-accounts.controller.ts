@@ -223,7 +223,7 @@ const settings = (body: Partial<CreateServiceAccount>): Partial<AccountSettings>
   resources: body.resources,
 });
 
-const view = (account: ServiceAccount): ServiceAccountView => ({
+export const view = (account: ServiceAccount): ServiceAccountView => ({
   id: account.id,
   client_id: clientIdOf(account.id),
   name: account.name,

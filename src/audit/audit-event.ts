@@ -32,6 +32,8 @@ export const AUDIT_ACTIONS = {
   'service_account.secret.revoked': 'A secret was revoked: the tokens issued on it ended',
   'service_account.key.created': 'A public key was registered',
   'service_account.key.revoked': 'A public key was revoked: the tokens issued on it ended',
+  'personal_access_token.created': 'A personal access token was made',
+  'personal_access_token.revoked': 'A personal access token was revoked',
   'company.created': 'A company was created',
   'company.updated': 'A company was changed',
   'employee.created': 'An employee was pushed to a company',
@@ -41,6 +43,8 @@ export const AUDIT_ACTIONS = {
   'key.published': 'The next key was published',
   'key.activated': 'The next key took over',
   'key.retired': 'A key was retired and its material destroyed',
+  'key.revoked': 'A key was revoked and its material destroyed: the tokens made with it ended',
+  'key.rewrapped': 'A key was wrapped with the new MASTER_KEY',
   'era.raised': 'The era was raised: every token from before ended',
   'platform.bootstrapped': 'The first platform admin was made',
 } as const;

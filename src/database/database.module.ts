@@ -7,10 +7,12 @@ import { Clock } from '../kernel/clock.js';
 import { Initial1763712000000 } from './migrations/1763712000000-initial.js';
 import { Credentials1763800000000 } from './migrations/1763800000000-credentials.js';
 import { PublicKeys1763800001000 } from './migrations/1763800001000-public-keys.js';
+import { PersonalAccessTokens1763800002000 } from './migrations/1763800002000-personal-access-tokens.js';
 import { TokenRevocations1763800003000 } from './migrations/1763800003000-token-revocations.js';
 import { RateLimits1763800004000 } from './migrations/1763800004000-rate-limits.js';
 import { Partners1763800005000 } from './migrations/1763800005000-partners.js';
 import { Companies1763800006000 } from './migrations/1763800006000-companies.js';
+import { Keys1763800007000 } from './migrations/1763800007000-keys.js';
 
 /** Where a PostgreSQL is and who we are there. */
 export type PostgresConnection = Pick<
@@ -22,10 +24,12 @@ export const MIGRATIONS = [
   Initial1763712000000,
   Credentials1763800000000,
   PublicKeys1763800001000,
+  PersonalAccessTokens1763800002000,
   TokenRevocations1763800003000,
   RateLimits1763800004000,
   Partners1763800005000,
   Companies1763800006000,
+  Keys1763800007000,
 ];
 
 /**

@@ -24,7 +24,7 @@ export interface Held {
 }
 
 /** The kinds of credential that stand in the database; beside them there are sessions. */
-export type CredentialType = 'secret' | 'public_key';
+export type CredentialType = 'secret' | 'public_key' | 'personal_access_token';
 
 /** An authenticated caller: everything that a decision about it needs. Made by the guards only. */
 export interface Caller {

@@ -1,10 +1,11 @@
-/** Errors of the OAuth endpoints: RFC 6749 §5.2, with the codes that RFC 6749, RFC 8707 and, of a bearer token, RFC 6750 register. */
+/** Errors of the OAuth endpoints: RFC 6749 §5.2, with the codes that RFC 6749, RFC 7009, RFC 8707 and, of a bearer token, RFC 6750 register. */
 export const OAUTH_ERRORS = {
   invalid_request: 400,
   invalid_client: 401,
   invalid_grant: 400,
   unauthorized_client: 400,
   unsupported_grant_type: 400,
+  unsupported_token_type: 400,
   invalid_scope: 400,
   invalid_target: 400,
   invalid_token: 401,

@@ -18,6 +18,7 @@ import { bearerChallenge, OAuthError } from '../kernel/oauth-error.js';
 import { allowedScopes } from '../kernel/scope.js';
 import type { OrganizationFacts } from '../organizations/organizations.service.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
+import { clientIdOf } from '../service-accounts/service-account.entity.js';
 import { TokenRejected, Tokens, type VerifiedToken } from '../tokens/tokens.service.js';
 import { answer } from './answer.js';
 import { ClientAuthentication } from './client-authentication.js';
@@ -119,13 +120,13 @@ export class IntrospectionController {
   }
 
   /** The claims of the JWT format (RFC 9068), whatever the format. */
-  private describe({ token, client, scopes, audience }: VerifiedToken): Introspection {
+  private describe({ token, actor, scopes, audience }: VerifiedToken): Introspection {
     return {
       active: true,
       iss: this.config.ISSUER_URL,
-      sub: client.id,
+      sub: actor.id!,
       aud: audience.length === 1 ? audience[0] : audience,
-      client_id: client.clientId,
+      ...(token.clientId !== null && { client_id: clientIdOf(token.clientId) }),
       scope: scopes.join(' '),
       exp: token.expiresAt,
       iat: token.issuedAt,

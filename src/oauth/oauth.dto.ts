@@ -81,13 +81,14 @@ export class Introspection {
 
   iss?: string;
 
-  /** The service account's id. */
+  /** The service account's id; of a person's own token (E7), the person's. */
   sub?: string;
 
   /** Whom the token is for: an API accepts it only if this names that API. One as a string, several as a list. */
   @ApiPropertyOptional({ oneOf: [{ type: 'string' }, { type: 'array', items: { type: 'string' } }] })
   aud?: string | string[];
 
+  /** Absent for a person's own token. */
   client_id?: string;
 
   /** What it may be used for now: what it was issued with, less what its account may not use any more. */

@@ -4,6 +4,7 @@ import { ChangesModule } from '../changes/changes.module.js';
 import { KeyringModule } from '../keyring/keyring.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { Bootstrap } from './bootstrap.js';
+import { Members } from './members.js';
 import { Membership } from './membership.entity.js';
 import { Organization } from './organization.entity.js';
 import { Organizations } from './organizations.service.js';
@@ -28,7 +29,7 @@ import { Users } from './users.service.js';
     KeyringModule,
     RevocationModule,
   ],
-  providers: [Organizations, Users, Sessions, SignIn, Scopes, Passwords, SignInAttempts, Bootstrap],
-  exports: [Organizations, Users, Sessions, SignIn, Scopes, Bootstrap],
+  providers: [Organizations, Users, Members, Sessions, SignIn, Scopes, Passwords, SignInAttempts, Bootstrap],
+  exports: [Organizations, Users, Members, Sessions, SignIn, Scopes, Bootstrap],
 })
 export class OrganizationsModule {}

@@ -132,8 +132,11 @@ export class Users {
         { role: membership.role, disabledAt: membership.disabledAt },
       );
       if (isDisabled && !wasDisabled) await this.shutOut(change, membership, member, before);
-      // What they have under way was judged by the old role.
-      else if (membership.role !== before) await change.end(membership.id);
+      else {
+        // What they have under way was judged by the old role.
+        if (membership.role !== before) await change.end(membership.id);
+        change.forget('membership', membershipTarget(membership, member), membership.organizationId);
+      }
       return member;
     });
     return result;
@@ -147,14 +150,15 @@ export class Users {
       await assertMayGrant(change.tx, caller, organizationId, [membership.role], await this.scopes.names());
       if (membership.administers) await assertAnotherAdmin(change.tx, membership);
       const member = memberOf(membership, user);
-      await change.tx.delete(Membership, { organizationId, id: membership.id });
       change.record({
         action: 'user.deleted',
         organizationId,
         targets: [targetOf(member)],
         changes: { role: { from: member.role } },
       });
+      // Before the row goes: what they have under way may refer to it, and would wait for this as this waits for it.
       await this.shutOut(change, membership, member, membership.role);
+      await change.tx.delete(Membership, { organizationId, id: membership.id });
       return undefined;
     });
   }
@@ -184,6 +188,7 @@ export class Users {
       if (name !== undefined && name !== user.name) {
         await change.tx.update(User, { id }, { name });
         change.record({ action: 'user.updated', targets: [target], changes: { name: { from: user.name, to: name } } });
+        change.forget('user', target, PLATFORM_ORGANIZATION);
       }
       if (passwordHash === null) return undefined;
       await change.tx.update(
@@ -270,7 +275,7 @@ export class Users {
     await tx.findOneOrFail(Organization, { where: { id: organizationId }, lock: { mode: 'for_no_key_update' } });
     const membership = await tx.findOne(Membership, {
       where: { organizationId, userId },
-      lock: { mode: 'pessimistic_write' },
+      lock: { mode: 'for_no_key_update' },
     });
     if (!membership) throw problem('not_found');
     return { membership, user: await tx.findOneByOrFail(User, { id: userId }) };
@@ -280,11 +285,7 @@ export class Users {
   private async shutOut(change: Change, membership: Membership, member: Member, role: Role): Promise<void> {
     const organizationId = role === 'platform_admin' ? undefined : membership.organizationId;
     await this.sessions.endAllOf(change, membership.userId, { organizationId });
-    await change.revoke(
-      'membership',
-      { ...targetOf(member), id: membership.id, type: 'membership' },
-      membership.organizationId,
-    );
+    await change.revoke('membership', membershipTarget(membership, member), membership.organizationId);
   }
 }
 
@@ -298,5 +299,11 @@ const memberOf = (membership: Membership, user: User): Member => ({
 });
 
 const targetOf = (member: Member): Target => ({ type: 'user', id: member.id, name: member.name ?? member.email });
+
+const membershipTarget = ({ id }: Membership, member: Member): Target => ({
+  ...targetOf(member),
+  id,
+  type: 'membership',
+});
 
 const badPassword = (message: string) => problem('validation_failed', { errors: [{ field: 'password', message }] });

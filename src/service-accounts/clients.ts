@@ -78,9 +78,11 @@ const REVOKED_KEYS_TRIED = 3;
 @Injectable()
 export class Clients {
   private readonly directory: Directory<Client>;
+  /** Those that a client authenticates with. */
+  private readonly kinds: readonly Required<CredentialKind>[];
 
   constructor(
-    @Inject(KINDS) private readonly kinds: readonly CredentialKind[],
+    @Inject(KINDS) kinds: readonly CredentialKind[],
     private readonly database: DataSource,
     private readonly organizations: Organizations,
     private readonly keyring: Keyring,
@@ -88,12 +90,13 @@ export class Clients {
     private readonly config: Config,
     feed: RevocationFeed,
   ) {
+    this.kinds = kinds.filter((kind): kind is Required<CredentialKind> => kind.facts !== undefined);
     this.directory = new Directory((id) => this.load(id), 50_000);
     feed.onEntries((entries, blind) => {
       if (blind) this.directory.clear();
       for (const { kind, subject_id } of entries) {
         if (kind === 'service_account') this.directory.forget(subject_id);
-        if (kinds.some(({ name }) => name === kind))
+        if (this.kinds.some(({ name }) => name === kind))
           this.directory.forgetWhere(({ credentials }) => credentials.has(publicId(subject_id)));
       }
     });
@@ -164,11 +167,11 @@ export class Clients {
 
   private async load(id: string): Promise<Client | undefined> {
     const most = this.kinds.reduce((sum, { limit }) => sum + limit, 100);
-    const [row] = await this.database.query(LOAD, [id, most]);
+    const [row] = await this.database.query(LOAD, [id, most, this.kinds.map(({ name }) => name)]);
     if (!row) return undefined;
     const credentials = (row.credentials as CredentialRow[]).flatMap((credential): [string, CredentialFacts][] => {
       const kind = this.kinds.find(({ name }) => name === credential.kind);
-      if (!kind) return []; // of a newer version that runs beside this one
+      if (!kind) return [];
       const { id, expires_at, epoch } = credential;
       const facts = { id, kind: kind.name, expiresAt: expires_at, revoked: epoch > 0 };
       return [[publicId(id), { ...facts, ...kind.facts(credential as never) }]];
@@ -217,7 +220,7 @@ const LOAD = `
             SELECT c.id, c.kind, encode(c.hash, 'hex') AS hash, c.hash_key_id, c.public_jwk::text, c.algorithm, c.kid,
                    extract(epoch FROM c.expires_at) * 1000 AS expires_at, cr.epoch
               FROM credential AS c JOIN revocable AS cr ON cr.id = c.id
-             WHERE c.organization_id = a.organization_id AND c.service_account_id = a.id
+             WHERE c.organization_id = a.organization_id AND c.service_account_id = a.id AND c.kind = ANY($3)
              ORDER BY c.revoked_at DESC NULLS FIRST LIMIT $2) AS c) AS credentials
     FROM service_account AS a JOIN revocable AS r ON r.id = a.id
    WHERE a.id = $1`;

@@ -9,7 +9,7 @@ import { Problem } from '../kernel/problem.js';
 import { RevocationView } from '../revocation/revocation-view.js';
 import { Revocations } from '../revocation/revocations.js';
 import type { AuthenticatedClient } from '../service-accounts/clients.js';
-import type { AccessToken } from './access-token.js';
+import { type AccessToken, isPersonal } from './access-token.js';
 import { actorOf, TokenRejected, Tokens } from './tokens.service.js';
 
 /** RFC 7009: clients end single tokens of their own. Each costs a line on the feed until it would have expired, so there is a quota. */
@@ -30,11 +30,14 @@ export class TokenRevocations {
    * another client is refused, which its sender is told (RFC 7009 §2.1): a success would leave them in the belief that it is dead.
    */
   async revoke(client: AuthenticatedClient, text: string, request: RequestInfo): Promise<void> {
-    const token = this.read(text);
+    const token = await this.read(text);
     if (!token || token.expiresAt * 1000 <= this.clock.now()) return;
     try {
       if (token.clientId !== client.client.id)
         throw new OAuthError('unauthorized_client', 'The token was not issued to this client');
+      // RFC 7009 §2.2.1. It is a credential, with a row that says whether it was revoked, and by whom.
+      if (isPersonal(token))
+        throw new OAuthError('unsupported_token_type', 'A personal access token is revoked through the management API');
       await this.end(token, this.caller(client, request));
     } catch (error) {
       if (error instanceof OAuthError) {
@@ -73,9 +76,9 @@ export class TokenRevocations {
   }
 
   /** Undefined for what was never issued here. */
-  private read(text: string): AccessToken | undefined {
+  private async read(text: string): Promise<AccessToken | undefined> {
     try {
-      return this.tokens.open(text);
+      return await this.tokens.open(text);
     } catch (error) {
       if (error instanceof TokenRejected) return undefined;
       throw error;

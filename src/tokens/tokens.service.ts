@@ -1,16 +1,19 @@
 import { Inject, Injectable } from '@nestjs/common';
 import QuickLRU from 'quick-lru';
+import type { NewAuditEvent } from '../audit/audit-event.js';
 import { Recorder } from '../changes/recorder.js';
 import { Config } from '../config/config.js';
-import type { Actor, RequestInfo } from '../kernel/actor.js';
+import type { Actor, Held, RequestInfo } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { uuidv7 } from '../kernel/ids.js';
 import { OAuthError } from '../kernel/oauth-error.js';
 import { allowedScopes } from '../kernel/scope.js';
+import { type Key, Keyring } from '../keyring/keyring.js';
+import { type MemberFacts, Members } from '../organizations/members.js';
 import { type OrganizationFacts, Organizations } from '../organizations/organizations.service.js';
 import { RevocationView } from '../revocation/revocation-view.js';
 import { type AuthenticatedClient, type Client, Clients } from '../service-accounts/clients.js';
-import type { AccessToken, TokenFormat } from './access-token.js';
+import { type AccessToken, type ClientToken, isSealed, type TokenFormat } from './access-token.js';
 
 export const FORMATS = Symbol('token formats');
 
@@ -30,15 +33,18 @@ export class TokenRejected extends Error {
   }
 }
 
-/** A token that is good now, and its account and organization as they are now. */
+/** A token that is good now, and its owner and organization as they are now. */
 export interface VerifiedToken {
   token: AccessToken;
-  client: Client;
+  /** The owner under their present name. */
+  actor: Actor;
   organization: OrganizationFacts;
-  /** Those of the token that the account may still use. */
+  /** Those of the token that the owner may still use. */
   scopes: string[];
   /** Those of the token that were asked about and that the account may still ask for. */
   audience: string[];
+  /** What a change by this token must find unchanged. */
+  holds: readonly Held[];
 }
 
 export interface IssuedToken {
@@ -54,13 +60,17 @@ const MAX_TOKEN_LENGTH = 8192;
 export class Tokens {
   /** Texts that were opened: the signature need not be checked again, everything else is. */
   private readonly opened = new QuickLRU<string, AccessToken>({ maxSize: 20_000 });
+  /** As of which departure of a key from the keyring `opened` holds. */
+  private departures = 0;
   /** What our own resources are to a token. */
   private readonly own: readonly string[];
 
   constructor(
     @Inject(FORMATS) private readonly formats: readonly TokenFormat[],
+    private readonly keyring: Keyring,
     private readonly view: RevocationView,
     private readonly clients: Clients,
+    private readonly members: Members,
     private readonly organizations: Organizations,
     private readonly recorder: Recorder,
     private readonly clock: Clock,
@@ -70,9 +80,9 @@ export class Tokens {
   }
 
   /** RFC 8707: our own audience, or one that the account is set to and that the platform still has. */
-  mayAskFor(client: Client, audience: string): boolean {
+  mayAskFor(owner: Client | MemberFacts, audience: string): boolean {
     if (audience === this.config.AUDIENCE) return true;
-    return client.resources.includes(audience) && this.config.RESOURCES.includes(audience);
+    return 'resources' in owner && owner.resources.includes(audience) && this.config.RESOURCES.includes(audience);
   }
 
   /**
@@ -93,7 +103,7 @@ export class Tokens {
     let expiresAt = issuedAt + client.tokenTtlSeconds;
     if (credential.expiresAt !== null) expiresAt = Math.min(expiresAt, Math.floor(credential.expiresAt / 1000));
     if (expiresAt <= issuedAt) return undefined;
-    const token: AccessToken = {
+    const token: ClientToken = {
       id: uuidv7(now),
       issuedAt,
       expiresAt,
@@ -106,83 +116,114 @@ export class Tokens {
       holds,
     };
     const format = this.formats.find(({ name }) => name === client.tokenFormat);
-    if (!format) throw new Error(`no token format ${client.tokenFormat}`);
-    const text = format.seal(token);
-    // What nobody would accept is not handed out: headers hold 16 KiB.
-    if (text.length > MAX_TOKEN_LENGTH)
-      throw new OAuthError(
-        'invalid_scope',
-        'A token with all these scopes and audiences would be too long: ask for fewer',
-      );
+    if (!format || !isSealed(format)) throw new Error(`no token format ${client.tokenFormat}`);
     const named = audience.join(' ');
-    const recorded = await this.recorder.record(
-      {
-        action: 'token.issued',
-        actor: actorOf(client),
-        credentialId: credential.id,
-        tokenId: token.id,
-        changes: {
-          scope: { to: scopes.join(' ') },
-          expires_at: { to: new Date(expiresAt * 1000).toISOString() },
-          ...(named !== this.config.AUDIENCE && { audience: { to: named } }),
-          ...(once && { jti_sha256: { to: once.hash.toString('hex') } }),
-        },
-        request,
+    const event: NewAuditEvent = {
+      action: 'token.issued',
+      actor: actorOf(client),
+      credentialId: credential.id,
+      tokenId: token.id,
+      changes: {
+        scope: { to: scopes.join(' ') },
+        expires_at: { to: new Date(expiresAt * 1000).toISOString() },
+        ...(named !== this.config.AUDIENCE && { audience: { to: named } }),
+        ...(once && { jti_sha256: { to: once.hash.toString('hex') } }),
       },
-      { era, holds, once },
-    );
-    return recorded ? { text, expiresIn: expiresAt - issuedAt } : undefined;
+      request,
+    };
+    for (;;) {
+      const key = this.keyring.active(format.purpose);
+      const text = format.seal(token, key);
+      // What nobody would accept is not handed out: headers hold 16 KiB.
+      if (text.length > MAX_TOKEN_LENGTH)
+        throw new OAuthError(
+          'invalid_scope',
+          'A token with all these scopes and audiences would be too long: ask for fewer',
+        );
+      const recorded = await this.recorder.record(event, { era, holds: [...holds, heldOf(key)], once });
+      if (recorded) return { text, expiresIn: expiresAt - issuedAt };
+      // When it was the key that was revoked meanwhile, the client has no part in it: once more, with the one that took over.
+      await this.keyring.load();
+      if (this.keyring.active(format.purpose).id === key.id) return undefined;
+    }
   }
 
   /**
-   * Whether a presented token is good now for one of these audiences; by default for our own resources. No I/O but for an account
-   * that is not in memory. Throws TokenRejected, or Unavailable (503) when this instance could not know.
+   * Whether a token is good now for one of these audiences, by default for our own resources: one that is presented as text, or one
+   * that was opened already. No I/O but for what is not in memory. Throws TokenRejected, or Unavailable (503) when this instance
+   * could not know.
    */
-  async verify(text: string, audiences: readonly string[] = this.own): Promise<VerifiedToken> {
-    const token = this.open(text);
+  async verify(presented: string | AccessToken, audiences: readonly string[] = this.own): Promise<VerifiedToken> {
+    const opened = typeof presented === 'string' ? this.open(presented) : presented;
+    const token = opened instanceof Promise ? await opened : opened;
     if (!token.audience.some((name) => audiences.includes(name))) throw new TokenRejected('wrong_audience');
     if (token.expiresAt * 1000 <= this.clock.now()) throw new TokenRejected('expired');
     if (!this.view.alive(token)) throw new TokenRejected('revoked');
-    const client = this.clients.byId(token.clientId);
-    const present = client instanceof Promise ? await client : client;
+    const owner = token.clientId === null ? this.members.byId(token.holds[1].id) : this.clients.byId(token.clientId);
+    const present = owner instanceof Promise ? await owner : owner;
     const facts = this.organizations.facts(token.organizationId);
     const organization = facts instanceof Promise ? await facts : facts;
-    if (!present || present.disabled || present.deleted || !organization || organization.disabled)
-      throw new TokenRejected('revoked');
+    if (!present || isEnded(present) || !organization || organization.disabled) throw new TokenRejected('revoked');
+    const assigned = 'role' in present ? this.members.scopesOf(present, organization) : present.scopes;
+    const allowed = assigned instanceof Promise ? await assigned : allowedScopes(assigned, organization);
     // Loading took its time: what was revoked meanwhile is refused, and what was loaded may be newer than the view.
-    if ((client instanceof Promise || facts instanceof Promise) && !this.view.alive(token))
-      throw new TokenRejected('revoked');
+    const loaded = owner instanceof Promise || facts instanceof Promise || assigned instanceof Promise;
+    if (loaded && !this.view.alive(token)) throw new TokenRejected('revoked');
+    // The view forgets what no token of an account can be older than; a personal one can.
     if (present.epoch > token.holds[1].epoch || organization.epoch > token.holds[0].epoch)
       throw new TokenRejected('revoked');
     const audience = token.audience.filter((name) => audiences.includes(name) && this.mayAskFor(present, name));
     if (audience.length === 0) throw new TokenRejected('wrong_audience');
-    const allowed = allowedScopes(present.scopes, organization);
     const scopes = token.scopes.filter((scope) => allowed.includes(scope));
-    return { token, client: present, organization, scopes, audience };
+    return { token, actor: actorOf(present), organization, scopes, audience, holds: presentHolds(token, present) };
   }
 
-  /** What a text says that this server has sealed, dead or alive. Throws TokenRejected for any other. */
-  open(text: string): AccessToken {
+  /** What a text says that this server has made, dead or alive. Throws TokenRejected for any other. */
+  open(text: string): AccessToken | Promise<AccessToken> {
+    if (this.departures !== this.keyring.departures) {
+      this.opened.clear();
+      this.departures = this.keyring.departures;
+    }
     const known = this.opened.get(text);
     if (known) return known;
     const format =
       text.length <= MAX_TOKEN_LENGTH ? this.formats.find((candidate) => candidate.recognises(text)) : undefined;
-    const token = format?.open(text);
-    if (!token) throw new TokenRejected(this.ofOtherEnvironment(text) ? 'other_environment' : 'malformed');
+    // A row that a text stands for changes: it is not remembered here.
+    if (format && !isSealed(format)) {
+      const read = format.read(text);
+      return read instanceof Promise ? read.then((token) => token ?? this.refuse(text)) : (read ?? this.refuse(text));
+    }
+    const kid = format?.kidOf(text);
+    const key = format && kid !== undefined ? this.keyring.find(format.purpose, kid) : undefined;
+    const said = key && format?.open(text, key);
+    if (!key || !said) {
+      if (kid !== undefined && this.keyring.isRevoked(kid)) throw new TokenRejected('revoked');
+      if (kid !== undefined && !key) this.view.assertFresh(); // it may be of a key that came after the last news
+      return this.refuse(text);
+    }
+    const token = { ...said, holds: [...said.holds, heldOf(key)] };
     this.opened.set(text, token);
     return token;
   }
 
-  private ofOtherEnvironment(text: string): boolean {
+  private refuse(text: string): never {
     const other = this.config.ENVIRONMENT === 'live' ? 'test' : 'live';
-    return /^[A-Za-z0-9]{1,32}_oa2_/.test(text) && text.split('_', 3)[2] === other;
+    const isOfOther = /^[A-Za-z0-9]{1,32}_(oa2|pat)_/.test(text) && text.split('_', 3)[2] === other;
+    throw new TokenRejected(isOfOther ? 'other_environment' : 'malformed');
   }
 }
 
-/** The account as the actor of an event: its name is the one of this moment. */
-export const actorOf = (client: Client): Actor => ({
-  type: 'service_account',
-  id: client.id,
-  name: client.name,
-  organizationId: client.organizationId,
-});
+/** A key is revoked once and for all, so its epoch at issue is always 0. */
+const heldOf = (key: Key) => ({ id: key.id, epoch: 0 });
+
+/** The owner as the actor of an event: the name is the one of this moment. */
+export const actorOf = (owner: Client | MemberFacts): Actor =>
+  'role' in owner
+    ? { type: 'user', id: owner.userId, name: owner.name, organizationId: owner.organizationId }
+    : { type: 'service_account', id: owner.id, name: owner.name, organizationId: owner.organizationId };
+
+const isEnded = (owner: Client | MemberFacts) => owner.disabled || ('deleted' in owner && owner.deleted);
+
+/** A person's role may have changed since: what they have under way is re-checked against the epoch of the present one. */
+const presentHolds = ({ holds }: AccessToken, owner: Client | MemberFacts): readonly Held[] =>
+  'role' in owner ? [holds[0], { id: owner.id, epoch: owner.presentEpoch }, holds[2]] : holds;

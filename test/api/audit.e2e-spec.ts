@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { makeKey, register } from '../support/assertions.js';
 import { join, PASSWORD, startPatient, tokenOf } from '../support/people.js';
+import { inDays, makeFor, makeOwn } from '../support/personal-access-tokens.js';
 import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
 import {
   ADMIN,
@@ -58,6 +59,8 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   const key_id = (await register(admin, account, makeKey('EdDSA'))).id;
   const paused = (await admin.createAccount(`Paused ${randomUUID()}`)).id;
   await admin.post(`/service-accounts/${paused}/disable`);
+  await platform.post('/keys/rotate', { purpose: 'token-seal' });
+  const { kid } = (await platform.get('/keys')).json.data.find(({ state }: { state: string }) => state === 'retiring');
   const customer = (await admin.post('/partner/orgs', { name: `Customer ${randomUUID()}` })).json.id;
   const clerk = async () =>
     (
@@ -77,7 +80,13 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
     body: `token=${await tokenOf(service, account.credentials)}`,
     action: 'token.revoked',
   });
-  const ids = { id: account.id, secret_id: account.secret.id, realm: 'gatehouse' };
+  const doomedToken = (await makeOwn(admin, ['companies:read'])).id;
+  const ids = {
+    id: account.id,
+    secret_id: account.secret.id,
+    token_id: (await makeFor(admin, account.id, ['companies:read'])).id,
+    realm: 'gatehouse',
+  };
   const of = (url: string, rest: Omit<Call, 'path'> & { action: string }, own: Record<string, string> = {}) => ({
     headers: mine,
     body: {},
@@ -132,6 +141,8 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       '/api/v1/scopes',
       { body: { name: 'pockets.read', description: 'Read' }, headers: root, action: 'scope.created' },
     ],
+    ['POST', '/api/v1/keys/rotate', { body: { purpose: 'token-sign' }, headers: root, action: 'key.published' }],
+    ['POST', '/api/v1/keys/:kid/revoke', { headers: root, action: 'key.revoked' }, { kid }],
     ['POST', '/api/v1/partner/orgs', { body: { name: 'New' }, action: 'organization.created' }],
     [
       'PATCH',
@@ -180,6 +191,35 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       { body: { jwk: makeKey('EdDSA').jwk }, action: 'service_account.key.created' },
     ],
     ['POST', '/api/v1/service-accounts/:id/keys/:key_id/revoke', { action: 'service_account.key.revoked' }, { key_id }],
+    [
+      'POST',
+      '/api/v1/personal-access-tokens',
+      {
+        body: { label: 'New', scopes: ['companies:read'], expires_at: inDays(1) },
+        action: 'personal_access_token.created',
+      },
+    ],
+    [
+      'POST',
+      '/api/v1/personal-access-tokens/:id/revoke',
+      { action: 'personal_access_token.revoked' },
+      { id: doomedToken },
+    ],
+    [
+      'POST',
+      '/api/v1/developer/service-principals',
+      { body: { name: 'New principal', scopes: [] }, action: 'service_account.created' },
+    ],
+    [
+      'POST',
+      '/api/v1/developer/service-principals/:id/tokens',
+      { body: { name: 'New', scopes: ['companies:read'] }, action: 'personal_access_token.created' },
+    ],
+    [
+      'POST',
+      '/api/v1/developer/service-principals/:id/tokens/:token_id/revoke',
+      { action: 'personal_access_token.revoked' },
+    ],
     ...['', '/api/v1'].flatMap((base, i): typeof all => [
       ['POST', `${base}/companies`, { body: { name: 'New' }, action: 'company.created' }],
       [
@@ -227,7 +267,7 @@ const send = (route: string, { path, body, headers }: Call) =>
 async function contents(): Promise<Record<string, string>> {
   const tables = await service.database.query<{ name: string }>(
     `SELECT quote_ident(relname) AS name FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
-      WHERE nspname = 'public' AND relkind IN ('r', 'p') AND NOT relispartition AND relname <> 'instance'`,
+      WHERE nspname = 'public' AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('instance', 'rate_limit_window')`, // heartbeats, and counts of requests
   );
   expect(tables.length).toBeGreaterThan(14);
   const prints: Record<string, string> = {};

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { Keyring } from '../../src/keyring/keyring.js';
 import { claimsOf, jwt, makeKey, present, register } from '../support/assertions.js';
 import { join, PASSWORD, startPatient, tokenOf } from '../support/people.js';
+import { call, makeFor, makeOwn } from '../support/personal-access-tokens.js';
 import { ADMIN, basic, bearer, type Session, TestService } from '../support/service.js';
 
 let service: TestService;
@@ -93,6 +94,15 @@ async function useEverySecret(): Promise<void> {
     await service.request('GET', '/companies', { headers: bearer(token) });
   }
   await useAssertions();
+  const { id: principal } = (await admin.get('/developer/service-principals')).json.data[0];
+  for (const made of [await makeOwn(admin, ['companies:read']), await makeFor(admin, principal, ['companies:read'])]) {
+    keep(`personal access token ${made.id}`, made.token);
+    await call(service, made);
+    await call(service, { token: keep(`spoiled personal access token ${made.id}`, `${made.token}X`) });
+    await service.request('GET', `/companies?access_token=${made.token}`, { headers: { referer: made.token } });
+    await service.token({ grant_type: 'client_credentials', client_id: 'sa_none', client_secret: made.token });
+  }
+
   // A fault of the database at the worst moment: what it complains about must not be what it was given.
   await service.database.query(`ALTER TABLE credential ADD CONSTRAINT refuse CHECK (label <> 'boom')`);
   const { id } = (await admin.get('/service-accounts')).json.data[0];
@@ -178,7 +188,7 @@ describe('no secret anywhere', () => {
     }
     for (const [place, text] of Object.entries({ dump, logs })) {
       expect([place, text.match(/PRIVATE KEY|"d":|Bearer ey|Basic [A-Za-z0-9+/]{8}/)]).toEqual([place, null]);
-      expect([place, text.match(/[a-z]+_(sec|oa2)_live_[0-9A-Za-z]{20}/)]).toEqual([place, null]);
+      expect([place, text.match(/[a-z]+_(sec|oa2|pat)_live_[0-9A-Za-z]{20}/)]).toEqual([place, null]);
     }
   });
 

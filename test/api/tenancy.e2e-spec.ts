@@ -2,8 +2,9 @@ import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { makeKey, register } from '../support/assertions.js';
 import { join, startPatient, tokenOf } from '../support/people.js';
-import { fill, MUTATING, type Route, withRoutes } from '../support/routes.js';
-import { type Answer, bearer, type Session, TestService } from '../support/service.js';
+import { makeFor, makeOwn } from '../support/personal-access-tokens.js';
+import { fill, MUTATING, type Route, visible, withRoutes } from '../support/routes.js';
+import { bearer, type Session, TestService } from '../support/service.js';
 
 /** Everything in an organization that has an id, by the route beneath which it stands. */
 interface Things {
@@ -39,12 +40,17 @@ async function make(name: string): Promise<Things> {
   const key = await register(admin, account, makeKey('EdDSA'));
   const event = (await admin.get('/audit-events?limit=1')).json.data[0];
   const session = (await admin.get('/sessions')).json.data[0];
+  const own = await makeOwn(admin, ['companies:read']);
+  const token = await makeFor(admin, account.id, ['companies:read']);
   const ids = {
     organizations: organization.id,
     users: admin.userId,
     'service-accounts': account.id,
     secret_id: account.secret.id,
     key_id: key.id,
+    'service-principals': account.id,
+    token_id: token.id,
+    'personal-access-tokens': own.id,
     companies: company.id,
     employee_id: employee.id,
     'audit-events': event.id,
@@ -63,21 +69,8 @@ beforeAll(async () => {
 });
 afterAll(() => service.stop());
 
-/** What a caller can tell one answer from another by. */
-const visible = ({ status, headers, json, text }: Answer) => ({
-  status,
-  body: json ? { ...json, request_id: undefined } : text,
-  headers: {
-    ...headers,
-    'x-request-id': undefined,
-    'x-ratelimit-remaining': undefined, // one less each time
-    'x-ratelimit-reset': undefined,
-    date: undefined,
-  },
-});
-
-const withId = () =>
-  routes.filter(({ url }) => url.includes(':') && !url.includes(':realm') && !url.startsWith('/docs'));
+// Realms and keys are the platform's own, in no organization.
+const withId = () => routes.filter(({ url }) => /:(?!realm|kid)/.test(url) && !url.startsWith('/docs'));
 const collection = (url: string) => /([a-z-]+)\/:id/.exec(url)![1];
 
 /** A body that the route would take, so that the answer is about the id. */
@@ -87,6 +80,7 @@ const BODIES: Record<string, Record<string, unknown>> = {
   'POST /companies/:id/employees/bulk': { employees: [{ external_id: '1', name: 'Mole' }] },
   'POST /api/v1/companies/:id/employees/bulk': { employees: [{ external_id: '1', name: 'Mole' }] },
   'POST /api/v1/partner/orgs/:id/users': { email: 'mole@example.com', name: 'Mole', role: 'admin' },
+  'POST /api/v1/developer/service-principals/:id/tokens': { name: 'Mole', scopes: ['companies:read'] },
 };
 
 describe('ids of another organization', () => {
@@ -119,8 +113,9 @@ describe('ids of another organization', () => {
           [theirs, nobodys].map((ids) => service.request(method, fill(url, ids), { body, headers })),
         );
         expect(visible(foreign)).toEqual(visible(random));
-        // The platform's own routes and a person's sessions are closed before any id is looked at.
-        const closed = /\/organizations\//.test(url) || ('authorization' in headers && /sessions/.test(url));
+        // The platform's own routes, a person's sessions and tokens are closed before any id is looked at.
+        const personal = /sessions|personal-access-tokens/.test(url);
+        const closed = /\/organizations\//.test(url) || ('authorization' in headers && personal);
         const writes = 'authorization' in headers && MUTATING.has(method) && url.includes('/employees');
         expect(`${method} ${url} ${foreign.status}`).toBe(`${method} ${url} ${closed || writes ? 403 : 404}`);
       }
@@ -128,8 +123,10 @@ describe('ids of another organization', () => {
     expect(await fingerprint()).toBe(before);
   });
 
-  it('TN-01 an own account with another organization’s secret or key', async () => {
-    const { secret_id, key_id } = b.ids;
+  it('TN-01 an own account with another organization’s secret, key or token', async () => {
+    const { secret_id, key_id, token_id } = b.ids;
+    const foreign = `/developer/service-principals/${a.ids['service-accounts']}/tokens/${token_id}/revoke`;
+    expect((await a.admin.post(foreign)).json.code).toBe('not_found');
     for (const path of [`secrets/${secret_id}/rotate`, `secrets/${secret_id}/revoke`, `keys/${key_id}/revoke`]) {
       const answer = await a.admin.post(`/service-accounts/${a.ids['service-accounts']}/${path}`);
       expect([answer.status, answer.json.code]).toEqual([404, 'not_found']);
@@ -174,10 +171,16 @@ describe('ids of another organization', () => {
     for (const theirs of [b.organization, b.ids.orgs]) expect(visible(await beneath(theirs))).toEqual(visible(nobodys));
   });
 
-  it('TN-02 the database itself binds a secret and an employee to their organization', async () => {
+  it('TN-02 the database itself binds a secret, a person’s token and an employee to their organization', async () => {
+    const [{ membership }] = await service.database.query<{ membership: string }>(
+      'SELECT membership_id AS membership FROM credential WHERE id = $1',
+      [b.ids['personal-access-tokens']],
+    );
     for (const sql of [
       `INSERT INTO credential (organization_id, id, kind, service_account_id, hint, hash, hash_key_id, created_by_type, created_by_name)
        VALUES ('${a.organization}', gen_random_uuid(), 'secret', '${b.ids['service-accounts']}', 'x', 'x', gen_random_uuid(), 'x', 'x')`,
+      `INSERT INTO credential (organization_id, id, kind, user_id, membership_id, hint, hash, hash_key_id, scopes, era, epochs, expires_at, created_by_type, created_by_name)
+       VALUES ('${a.organization}', gen_random_uuid(), 'personal_access_token', '${b.ids.users}', '${membership}', 'x', 'x', gen_random_uuid(), '{}', 1, '{0,0}', now(), 'x', 'x')`,
       `INSERT INTO employee (organization_id, id, company_id, name, created_by)
        VALUES ('${a.organization}', gen_random_uuid(), '${b.ids.companies}', 'x', gen_random_uuid())`,
     ])
@@ -206,6 +209,8 @@ describe('lists', () => {
     for (const path of [
       '/users',
       '/service-accounts',
+      '/developer/service-principals',
+      '/personal-access-tokens',
       '/companies',
       '/audit-events',
       '/revocations',

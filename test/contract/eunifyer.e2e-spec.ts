@@ -2,7 +2,8 @@ import { afterAll, beforeAll, expect, it } from '@jest/globals';
 import { decodeJwt, decodeProtectedHeader } from 'jose';
 import { expectOAuthError, expectToken, PATIENT, urlOfService } from '../support/oauth.js';
 import { join } from '../support/people.js';
-import { bearer, ISSUER, type Session, type TestAccount, TestService } from '../support/service.js';
+import { makeOwn } from '../support/personal-access-tokens.js';
+import { type Answer, bearer, ISSUER, type Session, type TestAccount, TestService } from '../support/service.js';
 
 /** The second source: service accounts behind a Keycloak-shaped path, with JWTs of 900 seconds. */
 const PATH = '/realms/eunify/protocol/openid-connect/token';
@@ -177,6 +178,111 @@ it('E8 after a rotation the old secret’s tokens are invalid, and the new one�
   // The narrowest scopes: one that was never assigned is refused.
   const beyond = await service.token({ grant_type: 'client_credentials', scope: 'partner:orgs:read' }, next);
   expectOAuthError(beyond, 400, 'invalid_scope');
+});
+
+/** The documentation's sample requests, by whoever has these headers. */
+async function sample(headers: Record<string, string>, method: string, path: string, body?: unknown) {
+  const answer = await fetch(urlOfService(service) + path, {
+    method,
+    headers: { ...headers, ...(body === undefined ? {} : { 'Content-Type': 'application/json' }) },
+    body: JSON.stringify(body),
+  });
+  return { status: answer.status, json: (await answer.json()) as Answer['json'] };
+}
+const PRINCIPALS = '/api/v1/developer/service-principals';
+const CREATE = { name: 'MSP Provisioning Bot', description: '…', scopes: ['partner:orgs:write'] };
+const ADD = { name: 'prod-key-1', scopes: ['partner:orgs:write'] };
+
+it.each(['a first-party admin session', 'a superadmin PAT'])(
+  'E4 E5 E7 the sample requests, by %s; the token works as a bearer token',
+  async (by) => {
+    const root = await service.signIn();
+    let headers: Record<string, string>;
+    if (by === 'a superadmin PAT') {
+      const superadmin = await makeOwn(root, ['platform:admin', 'admin:access', 'partner:orgs:write', 'audit:read']);
+      const { id } = await root.createOrganization(`Managed by ${by}`);
+      headers = { ...bearer(superadmin.token), 'X-Organization-Id': id };
+    } else {
+      await root.createOrganization(`Managed by ${by}`);
+      headers = { cookie: root.cookie };
+    }
+    expect(await sample(headers, 'GET', PRINCIPALS)).toEqual({ status: 200, json: { data: [], next_cursor: null } });
+    const principal = await sample(headers, 'POST', PRINCIPALS, CREATE);
+    expect(principal).toMatchObject({ status: 201, json: { ...CREATE, id: expect.any(String), disabled_at: null } });
+    // They are the service accounts: each is in both lists.
+    const listed = { status: 200, json: { data: [principal.json], next_cursor: null } };
+    expect(await sample(headers, 'GET', PRINCIPALS)).toEqual(listed);
+    expect(await sample(headers, 'GET', '/api/v1/service-accounts')).toEqual(listed);
+
+    const tokens = `${PRINCIPALS}/${principal.json.id}/tokens`;
+    const added = await sample(headers, 'POST', tokens, ADD);
+    const { token, ...shown } = added.json;
+    expect([added.status, token]).toEqual([201, expect.stringMatching(/^client_pat_live_/)]);
+    expect(shown).toEqual({
+      id: expect.any(String),
+      ...ADD,
+      hint: token.slice(-4),
+      created_by: { type: 'user', id: expect.any(String), name: 'Admin' },
+      created_at: expect.any(String),
+      expires_at: expect.any(String),
+      revoked_at: null,
+    });
+    expect(await sample(headers, 'GET', tokens)).toEqual({
+      status: 200,
+      json: { data: [{ ...shown, status: 'active' }], next_cursor: null },
+    });
+    // Good for what it was made for, and for nothing else.
+    const asked = await sample(bearer(token), 'GET', '/companies');
+    expect([asked.status, asked.json.code]).toEqual([403, 'insufficient_scope']);
+    expect((await sample(bearer(token), 'GET', '/api/v1/scopes')).status).toBe(200);
+    const beyond = await sample(headers, 'POST', tokens, { ...ADD, scopes: ['partner:orgs:read'] });
+    expect([beyond.status, beyond.json.code]).toEqual([403, 'scope_not_held']);
+  },
+);
+
+it('E4 these routes need admin:access', async () => {
+  for (const [method, path, body] of [
+    ['GET', PRINCIPALS],
+    ['POST', PRINCIPALS, CREATE],
+    ['GET', `${PRINCIPALS}/${account.id}/tokens`],
+    ['POST', `${PRINCIPALS}/${account.id}/tokens`, ADD],
+  ] as const) {
+    const token = (await grant()).access_token as string;
+    const answer = await sample(bearer(token), method, path, body);
+    expect([path, answer.status, answer.json.detail]).toEqual([path, 403, 'This needs admin:access']);
+  }
+});
+
+it('E7 a token of a principal and one of a person, side by side; each under its own owner’s name', async () => {
+  const root = await service.signIn();
+  await root.createOrganization('Two owners');
+  const bob = await join(root, 'bob@two.example');
+  const bot = await bob.createAccount('Bot', ['companies:write']);
+  const path = `${PRINCIPALS}/${bot.id}/tokens`;
+  const theirs = (await sample({ cookie: bob.cookie }, 'POST', path, { name: 'ci', scopes: ['companies:write'] })).json;
+  const own = await makeOwn(bob, ['companies:write']);
+  for (const [token, type, name] of [
+    [theirs.token, 'service_account', 'Bot'],
+    [own.token, 'user', 'bob'],
+  ]) {
+    const made = await sample(bearer(token), 'POST', '/companies', { name: `By ${name}` });
+    expect(made.status).toBe(201);
+    const { data } = (await bob.get(`/audit-events?target_id=${made.json.id}`)).json;
+    expect(data[0].actor).toMatchObject({ type, name });
+  }
+});
+
+it('E8 a principal’s token is rotated: the next is added, the old one revoked, and it is invalid from then on', async () => {
+  const bot = await admin.createAccount('Rotating', ['companies:read']);
+  const tokens = `${PRINCIPALS}/${bot.id}/tokens`;
+  const add = async (name: string) =>
+    (await sample({ cookie: admin.cookie }, 'POST', tokens, { name, scopes: ['companies:read'] })).json;
+  const [old, next] = [await add('prod-key-1'), await add('prod-key-2')];
+  const status = async ({ token }: { token: string }) => (await sample(bearer(token), 'GET', '/companies')).status;
+  expect([await status(old), await status(next)]).toEqual([200, 200]);
+  const receipt = await sample({ cookie: admin.cookie }, 'POST', `${tokens}/${old.id}/revoke`, { reason: 'rotation' });
+  expect(receipt).toMatchObject({ status: 200, json: { credential_id: old.id } });
+  expect([await status(old), await status(next)]).toEqual([401, 200]);
 });
 
 it('E10 who asks again 30 s before the end gets a second token, and the first is good to its end', async () => {

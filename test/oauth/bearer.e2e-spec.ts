@@ -8,9 +8,9 @@ import {
   expectInvalidToken,
   expectRefused,
   PATIENT,
-  queriesDuring,
   untilClosed,
 } from '../support/oauth.js';
+import { queriesDuring } from '../support/queries.js';
 import { bearer, ISSUER, type Session, type TestAccount, TestService } from '../support/service.js';
 
 let service: TestService;

@@ -9,10 +9,10 @@ import {
   introspect,
   PATIENT,
   postForm,
-  queriesDuring,
   revoke,
 } from '../support/oauth.js';
 import { at, MINUTE } from '../support/people.js';
+import { queriesDuring } from '../support/queries.js';
 import { type Answer, basic, bearer, ISSUER, type Session, type TestAccount, TestService } from '../support/service.js';
 
 const PATHS = ['/oauth/introspect', '/realms/gatehouse/protocol/openid-connect/token/introspect'];

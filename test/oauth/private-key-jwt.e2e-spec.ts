@@ -145,6 +145,7 @@ describe('one use', () => {
 
   it('CA-19 I5 where nothing is issued, authenticating uses it up by itself: one of many, on two instances', async () => {
     const request = (client_assertion: string) => ({
+      resources: [],
       parameters: { client_assertion_type: JWT_BEARER, client_assertion },
       http: {
         headers: {},

@@ -1,6 +1,5 @@
 import { type AddressInfo, connect } from 'node:net';
-import { expect, jest } from '@jest/globals';
-import pg from 'pg';
+import { expect } from '@jest/globals';
 import { type Answer, basic, type TestAccount, type TestService } from './service.js';
 
 export const CHALLENGE = 'Basic realm="gatehouse", charset="UTF-8", error="invalid_client"';
@@ -148,15 +147,3 @@ export const expectInvalidToken = (
 
 export const expectInvalidRequest = (answer: Answer, description: string) =>
   expectRefused(answer, 400, 'malformed_request', bearerError('invalid_request', description));
-
-/** Statements sent to the database meanwhile, but for those that an idle service sends: polls of the feed and their company. */
-export async function queriesDuring(work: () => Promise<void>): Promise<string[]> {
-  const query = jest.spyOn(pg.Client.prototype, 'query');
-  await work();
-  const texts = query.mock.calls.map(([first]) => {
-    const config = first as unknown as { text?: string } | string;
-    return typeof config === 'string' ? config : (config.text ?? '');
-  });
-  query.mockRestore();
-  return texts.filter((text) => !/\b(instance|era|keyring_key|LISTEN)\b|^SELECT 1$/.test(text));
-}

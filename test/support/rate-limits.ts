@@ -3,6 +3,10 @@ import type { Answer, TestService } from './service.js';
 
 const HOUR = 3_600_000;
 
+/** A guarded route that asks no database, and what a token is told there: a request that was admitted, and costs nothing else. */
+export const ADMITTED_AT = '/api/v1/sessions';
+export const ADMITTED = 403;
+
 /** From now on it is half past by the clock that decides, so that a window of an hour does not end within a test; or so many hours later. */
 export function atHalfPast(services: TestService | TestService[], hours = 0): void {
   for (const { app } of [services].flat()) {

@@ -45,7 +45,7 @@ export interface CredentialKind<
   readonly name: CredentialType;
   readonly created: AuditAction;
   readonly revoked: AuditAction;
-  /** The most that one account holds, those revoked not counted. */
+  /** The most that one owner holds, those revoked not counted; nor those that expired, of what no client authenticates with. */
   readonly limit: number;
   /** Members of the answer to a creation that are in no other. */
   readonly oneTime: readonly string[];
@@ -54,6 +54,9 @@ export interface CredentialKind<
   hintOf(credential: Credential): string;
   /** The members of its view beside what all have. */
   view(credential: Credential): Partial<View>;
-  /** What the in-memory directory keeps of a row (as JSON has it) beside what all have. */
-  facts(row: Record<string, string | null>): object;
+  /**
+   * What the in-memory directory of clients keeps of a row (as JSON has it) beside what all have. Absent: no client authenticates
+   * with it, and no token is issued on it.
+   */
+  facts?(row: Record<string, string | null>): object;
 }

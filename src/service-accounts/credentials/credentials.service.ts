@@ -1,5 +1,5 @@
 import { Injectable } from '@nestjs/common';
-import { DataSource, IsNull } from 'typeorm';
+import { DataSource, IsNull, MoreThan } from 'typeorm';
 import { AuditLog } from '../../audit/audit-log.js';
 import { brokenConstraint, type Change, Changes, type Outcome } from '../../changes/changes.js';
 import type { Actor, Caller, Target } from '../../kernel/actor.js';
@@ -20,6 +20,9 @@ export interface Receipt extends Barrier {
   credential_id: string;
   tokens_expire_by: Date;
 }
+
+/** Whose credentials they are: an account, or a person as what they are in one organization. */
+export type Owner = Pick<ServiceAccount, 'organizationId' | 'id' | 'target'> & { membershipId?: string };
 
 /** The credentials of service accounts, of every kind: made, listed, rotated by overlap, revoked with every token issued on them. */
 @Injectable()
@@ -96,21 +99,21 @@ export class Credentials {
     limit: number,
     after?: string,
   ): Promise<View[]> {
-    await this.accounts.get(organizationId, accountId);
-    const query = this.database
-      .getRepository(Credential)
-      .createQueryBuilder('c')
-      .where('c.organizationId = :organizationId AND c.serviceAccountId = :accountId', { organizationId, accountId })
-      .andWhere('c.kind = :kind', { kind: kind.name })
-      .orderBy('c.id')
-      .limit(limit);
-    if (after) query.andWhere('c.id > :after', { after });
-    const credentials = await query.getMany();
+    const credentials = await this.rowsOf(kind, await this.accounts.get(organizationId, accountId), limit, after);
     const used = await this.audit.lastIssued(
       organizationId,
       credentials.map(({ id }) => id),
     );
     return credentials.map((credential) => viewOf(kind, credential, used.get(credential.id) ?? null));
+  }
+
+  /** In the order in which they were made, after the id `after`. */
+  rowsOf(kind: CredentialKind<never>, owner: Owner, limit: number, after?: string): Promise<Credential[]> {
+    return this.database.manager.find(Credential, {
+      where: { ...ownedBy(owner), kind: kind.name, ...(after && { id: MoreThan(after) }) },
+      order: { id: 'ASC' },
+      take: limit,
+    });
   }
 
   /**
@@ -120,19 +123,20 @@ export class Credentials {
   async revoke(
     caller: Caller,
     kind: CredentialKind<never>,
-    accountId: string,
+    /** An account by its id, or a person. */
+    of: string | Owner,
     id: string,
     reason?: string,
   ): Promise<Receipt> {
     const { barrier } = await this.changes.run(caller, async (change) => {
-      const account = await this.accounts.lock(change.tx, caller.organizationId, accountId);
-      const credential = await find(change, kind, account, id);
+      const owner = typeof of === 'string' ? await this.accounts.lock(change.tx, caller.organizationId, of) : of;
+      const credential = await find(change, kind, owner, id);
       if (credential.revokedAt) return undefined;
       const { organizationId } = credential;
       await change.tx.update(Credential, { organizationId, id }, { revokedAt: new Date(this.clock.now()) });
       const target = targetOf(kind, credential);
       await change.revoke(kind.name, target, organizationId, reason);
-      change.record({ action: kind.revoked, targets: [account.target, target], reason });
+      change.record({ action: kind.revoked, targets: [owner.target, target], reason });
       return undefined;
     });
     return this.receipt(id, barrier);
@@ -142,24 +146,26 @@ export class Credentials {
   async addTo<Settings extends CredentialSettings, View extends CredentialView>(
     change: Change,
     kind: CredentialKind<Settings, View>,
-    account: ServiceAccount,
+    owner: Owner,
     creator: Actor,
     settings: Settings,
     replaces?: Credential,
   ): Promise<View> {
-    const { organizationId } = account;
-    const living = { organizationId, serviceAccountId: account.id, kind: kind.name, revokedAt: IsNull() };
-    if ((await change.tx.countBy(Credential, living)) >= kind.limit)
-      throw problem('limit_reached', `An account has at most ${kind.limit} of these that are not revoked`);
+    const { organizationId, membershipId } = owner;
+    // From here on those who add one to the organization take turns: the second counts what the first made.
     await this.quota.assertRoom(change.tx, organizationId);
     const now = this.clock.now();
+    const unexpired = kind.facts ? {} : { expiresAt: MoreThan(new Date(now)) };
+    const living = { ...ownedBy(owner), kind: kind.name, revokedAt: IsNull(), ...unexpired };
+    if ((await change.tx.countBy(Credential, living)) >= kind.limit)
+      throw problem('limit_reached', `An owner has at most ${kind.limit} of these that are not revoked`);
     const id = uuidv7(now);
     const { columns, shown } = kind.mint(id, settings);
     const credential = change.tx.create(Credential, {
-      organizationId,
+      ...ownedBy(owner),
+      userId: membershipId ? owner.id : null,
       id,
       kind: kind.name,
-      serviceAccountId: account.id,
       label: settings.label ?? '',
       createdByType: creator.type,
       createdById: creator.id,
@@ -173,14 +179,15 @@ export class Credentials {
     await change.register(kind.name, id, organizationId);
     change.record({
       action: kind.created,
-      targets: [account.target, targetOf(kind, credential), ...(replaces ? [targetOf(kind, replaces)] : [])],
+      targets: [owner.target, targetOf(kind, credential), ...(replaces ? [targetOf(kind, replaces)] : [])],
       changes: {
         label: { to: credential.label },
         expires_at: { to: credential.expiresAt },
+        ...(credential.scopes && { scopes: { to: credential.scopes } }),
         ...(replaces && { replaces: { to: replaces.id }, replaced_expires_at: { to: replaces.expiresAt } }),
       },
     });
-    change.forget('service_account', account.target, organizationId);
+    if (kind.facts) change.forget('service_account', owner.target, organizationId);
     return { ...viewOf(kind, credential, null), ...shown };
   }
 
@@ -203,14 +210,18 @@ export class Credentials {
   }
 }
 
+const ownedBy = ({ organizationId, id, membershipId }: Owner) =>
+  membershipId ? { organizationId, membershipId } : { organizationId, serviceAccountId: id };
+
+/** Locked until commit, as a person has no account's lock that would hold up a second call. */
 async function find(
   change: Change,
   { name: kind }: CredentialKind<never>,
-  { organizationId, id: serviceAccountId }: ServiceAccount,
+  owner: Owner,
   id: string,
 ): Promise<Credential> {
-  const credential =
-    isUuid(id) && (await change.tx.findOneBy(Credential, { organizationId, serviceAccountId, kind, id }));
+  const query = { where: { ...ownedBy(owner), kind, id }, lock: { mode: 'for_no_key_update' as const } };
+  const credential = isUuid(id) && (await change.tx.findOne(Credential, query));
   if (!credential) throw problem('not_found');
   return credential;
 }
@@ -230,7 +241,7 @@ function targetOf(kind: CredentialKind<never>, credential: Credential): Target {
   return { type: kind.name, id, name: label ? `${label} (${hint})` : hint };
 }
 
-const viewOf = <View extends CredentialView>(
+export const viewOf = <View extends CredentialView>(
   kind: CredentialKind<never, View>,
   credential: Credential,
   lastIssued: Date | null,

@@ -1,7 +1,7 @@
 import { createHmac } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { Config } from '../../config/config.js';
-import { hintOf, mintSecret } from '../../kernel/secret-value.js';
+import { hintOf, mintSecret, type SecretKind as ValueKind } from '../../kernel/secret-value.js';
 import { Keyring } from '../../keyring/keyring.js';
 import type { Credential } from './credential.entity.js';
 import type { CredentialFacts, CredentialKind, CredentialSettings, CredentialView, Minted } from './credential-kind.js';
@@ -15,6 +15,15 @@ export interface SecretView extends CredentialView {
   hint: string;
   /** In the answer that made it, and never again. */
   secret?: string;
+}
+
+/** A new secret value, and of it what is stored: a keyed hash that names its key. */
+export function mintHashed(kind: ValueKind, id: string, keyring: Keyring, config: Config) {
+  const prefix = { word: config.CREDENTIAL_PREFIX, environment: config.ENVIRONMENT };
+  const value = mintSecret(kind, prefix, id);
+  const key = keyring.active('credential-hash');
+  const hash = createHmac('sha256', key.secret).update(value).digest();
+  return { value, columns: { hint: hintOf(value), hash, hashKeyId: key.id } };
 }
 
 /** A client secret (RFC 6749 §2.3.1). What is stored is a keyed hash; the secret itself is in one response and never again. */
@@ -35,11 +44,8 @@ export class SecretKind implements CredentialKind<CredentialSettings, SecretView
   }
 
   mint(id: string): Minted<SecretView> {
-    const prefix = { word: this.config.CREDENTIAL_PREFIX, environment: this.config.ENVIRONMENT };
-    const secret = mintSecret('sec', prefix, id);
-    const key = this.keyring.active('credential-hash');
-    const hash = createHmac('sha256', key.secret).update(secret).digest();
-    return { columns: { hint: hintOf(secret), hash, hashKeyId: key.id }, shown: { secret } };
+    const { value, columns } = mintHashed('sec', id, this.keyring, this.config);
+    return { columns, shown: { secret: value } };
   }
 
   hintOf({ hint }: Credential): string {

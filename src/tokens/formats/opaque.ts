@@ -3,8 +3,8 @@ import { Injectable } from '@nestjs/common';
 import { Config } from '../../config/config.js';
 import { randomOctets, uuidText } from '../../kernel/ids.js';
 import { prefixOf } from '../../kernel/secret-value.js';
-import { Keyring } from '../../keyring/keyring.js';
-import type { AccessToken, TokenFormat } from '../access-token.js';
+import type { Key } from '../../keyring/keyring.js';
+import type { ClientToken, SealedFormat } from '../access-token.js';
 
 const KID = 22;
 const NONCE = 12;
@@ -15,14 +15,12 @@ const TAG = 16;
  * The prefix and the kid are the AAD, so a token cannot be moved to another environment. A forged one fails at its tag, without I/O.
  */
 @Injectable()
-export class OpaqueFormat implements TokenFormat {
+export class OpaqueFormat implements SealedFormat {
   readonly name = 'opaque';
+  readonly purpose = 'token-seal';
   private readonly prefix: string;
 
-  constructor(
-    private readonly keyring: Keyring,
-    config: Config,
-  ) {
+  constructor(config: Config) {
     this.prefix = prefixOf('oa2', { word: config.CREDENTIAL_PREFIX, environment: config.ENVIRONMENT });
   }
 
@@ -30,8 +28,7 @@ export class OpaqueFormat implements TokenFormat {
     return text.startsWith(this.prefix);
   }
 
-  seal(token: AccessToken): string {
-    const key = this.keyring.active('token-seal');
+  seal(token: ClientToken, key: Key): string {
     const header = this.prefix + key.kid;
     const nonce = randomOctets(NONCE);
     const cipher = createCipheriv('aes-256-gcm', key.secret, nonce).setAAD(Buffer.from(header));
@@ -40,13 +37,16 @@ export class OpaqueFormat implements TokenFormat {
     return header + Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString('base64url');
   }
 
-  open(text: string): AccessToken | undefined {
+  kidOf(text: string): string {
+    return text.slice(this.prefix.length, this.prefix.length + KID);
+  }
+
+  open(text: string, key: Key): ClientToken | undefined {
     const start = this.prefix.length + KID;
     const header = text.slice(0, start);
-    const key = this.keyring.find('token-seal', header.slice(this.prefix.length));
     const octets = Buffer.from(text.slice(start), 'base64url');
     // base64url decoding is lenient; a token has exactly one spelling.
-    if (!key || octets.length <= NONCE + TAG || octets.toString('base64url') !== text.slice(start)) return undefined;
+    if (octets.length <= NONCE + TAG || octets.toString('base64url') !== text.slice(start)) return undefined;
     try {
       const decipher = createDecipheriv('aes-256-gcm', key.secret, octets.subarray(0, NONCE), { authTagLength: TAG });
       decipher.setAAD(Buffer.from(header)).setAuthTag(octets.subarray(-TAG));
@@ -60,7 +60,7 @@ export class OpaqueFormat implements TokenFormat {
 /** Claims as octets: four ids, six integers, then scope and audience as text. The tag makes what is opened ours, so its form is sound. */
 const FIXED = 4 * 16 + 6 + 4 + 4 * 4;
 
-function pack(t: AccessToken): Buffer {
+function pack(t: ClientToken): Buffer {
   const text = `${t.scopes.join(' ')}\n${t.audience.join(' ')}`;
   const octets = Buffer.allocUnsafe(FIXED + Buffer.byteLength(text));
   let at = 0;
@@ -75,7 +75,7 @@ function pack(t: AccessToken): Buffer {
   return octets;
 }
 
-function unpack(octets: Buffer): AccessToken {
+function unpack(octets: Buffer): ClientToken {
   const [id, organizationId, clientId, credentialId] = [0, 16, 32, 48].map((at) => uuidText(octets, at));
   const issuedAt = octets.readUIntBE(64, 6);
   const [scope, audience] = octets.toString('utf8', FIXED).split('\n');
