@@ -27,7 +27,7 @@ const SOUND_AFTER_MS = 60_000;
 const STUCK_AFTER_MS = 20_000;
 /** What a worker said may be read after its end. That its channel is closed Node does not always tell. */
 const LAST_WORDS_MS = 1000;
-const CLEAN_ENDS = ['exit code 0', 'SIGTERM']; // the signal itself ends whoever is still starting
+const CLEAN_ENDS = ['exit code 0', 'SIGTERM', 'SIGINT']; // a signal ends whoever is still starting
 
 /** The service in several processes: this one prepares and looks after the workers, which share the port. Throws like startService. */
 export async function startWorkers(config: Config, log: Logger, step: (text: string) => void): Promise<Running> {
