@@ -22,7 +22,13 @@ const code = ({ status, json }: Answer) => [status, json?.code];
 const visible = ({ status, headers, json, text }: Answer) => ({
   status,
   body: json ? { ...json, request_id: undefined } : text,
-  headers: { ...headers, 'x-request-id': undefined, date: undefined },
+  headers: {
+    ...headers,
+    'x-request-id': undefined,
+    'x-ratelimit-remaining': undefined, // one less each time
+    'x-ratelimit-reset': undefined,
+    date: undefined,
+  },
 });
 
 /** Somebody who calls `/api/v1/partner/orgs…`: a service account by its token, or a signed-in person. */
@@ -83,6 +89,7 @@ describe('what stands beneath', () => {
       name: 'Customer',
       parent_id: partner.id,
       scope_ceiling: ['companies:read'],
+      rate_limit: null,
       disabled: false,
       disabled_at: null,
       created_at: expect.any(String),
@@ -609,7 +616,11 @@ describe('what is recorded', () => {
     ]);
     for (const event of log) expect(event).toMatchObject({ actor, targets: [target], token_id: expect.any(String) });
     expect(log[2].changes).toEqual({ scope_ceiling: { from: null, to: [] } });
-    expect(log[3].changes).toEqual({ scope_ceiling: { to: null }, parent_id: { to: partner.id } });
+    expect(log[3].changes).toEqual({
+      scope_ceiling: { to: null },
+      parent_id: { to: partner.id },
+      rate_limit: { to: null },
+    });
 
     const back = await service.signIn({ email: (await emailOf(boss.userId)) as string, password: PASSWORD });
     const [appointed] = (await back.get('/audit-events?action=user.created')).json.data;
