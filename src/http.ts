@@ -20,7 +20,7 @@ import { MAX_BODY, parseForm, parseJson } from './oauth/token-request.js';
 const BODY_LIMIT = 64 * 1024;
 const GRACE_MS = 10_000;
 /** class-transformer passes over these without a word, and an unknown field is to be a 400. */
-const IGNORED_NAMES = new Set(['__proto__', 'constructor']);
+const IGNORED_NAMES = new Set(Object.getOwnPropertyNames(Object.prototype));
 
 /** The application, ready to listen but for the start of its modules: parsers, headers, errors and documentation in place. */
 export async function createApp(

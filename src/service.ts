@@ -10,7 +10,7 @@ import { EmbeddedPostgres } from './database/embedded-postgres.js';
 import { migrate } from './database/migrate.js';
 import { createApp, drain } from './http.js';
 import { StartupError } from './kernel/startup-error.js';
-import { readMasterKey } from './keyring/master-key.js';
+import { readMasterKeys } from './keyring/master-key.js';
 import { Bootstrap } from './organizations/bootstrap.js';
 import { Sessions } from './organizations/sessions.service.js';
 import { RateLimits } from './rate-limits/rate-limits.js';
@@ -88,7 +88,7 @@ export async function prepare(
     const owner: PostgresConnection = embedded?.owner ?? {
       connectionString: config.MIGRATION_DATABASE_URL ?? config.DATABASE_URL,
     };
-    config.masterKey = await readMasterKey(config, application);
+    config.masterKeys = await readMasterKeys(config, application);
     const { version, ran, warnings } = await migrate(owner, application);
     for (const warning of warnings) log.warn(warning);
     step(
@@ -109,7 +109,7 @@ export async function serve(
   step: Step,
 ): Promise<{ app: NestFastifyApplication; firstStart: FirstStart | undefined }> {
   // Of several processes each reads it where the first one did: it is never handed on.
-  config.masterKey ??= await readMasterKey(config, connection);
+  config.masterKeys ??= await readMasterKeys(config, connection);
   const app = await createApp(config, connection, log);
   try {
     await app.init();

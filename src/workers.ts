@@ -25,10 +25,14 @@ const LONGEST_PAUSE_MS = 10_000;
 const SOUND_AFTER_MS = 60_000;
 /** Draining cuts connections after ten seconds and ends the modules then. Who is not done by now is stuck. */
 const STUCK_AFTER_MS = 20_000;
+/** What a worker said may be read after its end. That its channel is closed Node does not always tell. */
+const LAST_WORDS_MS = 1000;
 const CLEAN_ENDS = ['exit code 0', 'SIGTERM']; // the signal itself ends whoever is still starting
 
 /** The service in several processes: this one prepares and looks after the workers, which share the port. Throws like startService. */
 export async function startWorkers(config: Config, log: Logger, step: (text: string) => void): Promise<Running> {
+  // Each accepts by itself. Handed on by the primary (Node's default), a connection on its way to a worker that dies hangs for ever.
+  cluster.schedulingPolicy = cluster.SCHED_NONE;
   const { connection, release } = await prepare(config, log, step);
   const workers = new Workers(connection, log);
   const stop = () => workers.stop().finally(release);
@@ -112,12 +116,15 @@ class Workers {
   private fork(): Forked {
     const worker = cluster.fork();
     let refused: StartupError | undefined;
-    // Its last words have been read when both have come. An error before that: there is no process to be had.
-    const ended = Promise.all([once(worker, 'exit'), once(worker, 'disconnect')]).then(
-      ([[code, signal]]) => signal ?? `exit code ${code}`,
-      (error) => error.message,
-    );
-    worker.on('error', () => undefined); // what it would end this process with
+    const disconnected = new Promise((resolve) => worker.once('disconnect', resolve));
+    const ended = new Promise<string>((resolve) => {
+      worker.once('exit', async (code, signal) => {
+        await Promise.race([disconnected, sleep(LAST_WORDS_MS)]);
+        resolve(signal ?? `exit code ${code}`);
+      });
+      // Without a process id there was no process to be had. Any other error an end will follow; unheard it would end this process.
+      worker.on('error', (error) => worker.process.pid ?? resolve(error.message));
+    });
     const listens = new Promise<FirstStart | undefined>((resolve, reject) => {
       worker.on('message', (said: Said) => {
         if (said === 'begin') worker.send(this.connection, () => undefined);

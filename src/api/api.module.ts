@@ -14,6 +14,7 @@ import { OrganizationsController } from './organizations.controller.js';
 import { PartnerController } from './partner.controller.js';
 import { PartnerUsersController } from './partner-users.controller.js';
 import { PersonalAccessTokensController } from './personal-access-tokens.controller.js';
+import { PlatformKeysController } from './platform-keys.controller.js';
 import { ScopesController } from './scopes.controller.js';
 import { SecretsController } from './secrets.controller.js';
 import { ServiceAccountsController } from './service-accounts.controller.js';
@@ -46,6 +47,7 @@ import { UsersController } from './users.controller.js';
     ServicePrincipalsController,
     PersonalAccessTokensController,
     AuditController,
+    PlatformKeysController,
     HealthController,
   ],
 })

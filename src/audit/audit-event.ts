@@ -43,6 +43,8 @@ export const AUDIT_ACTIONS = {
   'key.published': 'The next key was published',
   'key.activated': 'The next key took over',
   'key.retired': 'A key was retired and its material destroyed',
+  'key.revoked': 'A key was revoked and its material destroyed: the tokens made with it ended',
+  'key.rewrapped': 'A key was wrapped with the new MASTER_KEY',
   'era.raised': 'The era was raised: every token from before ended',
   'platform.bootstrapped': 'The first platform admin was made',
 } as const;

@@ -200,12 +200,12 @@ export const sqlState = (error: unknown): string | undefined => {
 export const brokenConstraint = (error: unknown): string | undefined =>
   (error as { driverError?: { constraint?: string } })?.driverError?.constraint;
 
-/** What pg and the network throw when the database is away or does not answer. */
+/** What pg, TypeORM on a connection that broke between two queries, and the network throw when the database is away or does not answer. */
 export function isConnectionError(error: unknown): boolean {
   const { code, message } = (error ?? {}) as { code?: string; message?: string };
   return (
     /^E(CONN|PIPE|TIMEDOUT|HOST|NET|NOENT|AI_)/.test(code ?? '') ||
-    /Connection terminated|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|Driver not Connected/i.test(
+    /Connection terminated|query runner was already released|timeout exceeded when trying to connect|Query read timeout|Client has encountered a connection error|Driver not Connected/i.test(
       message ?? '',
     )
   );

@@ -1,77 +1,131 @@
-import type { INestApplicationContext } from '@nestjs/common';
-import { NestFactory } from '@nestjs/core';
-import { AppModule } from '../app.module.js';
+import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
 import { AuditLog } from '../audit/audit-log.js';
 import { Changes } from '../changes/changes.js';
-import { type Config, loadConfig } from '../config/config.js';
-import { MIGRATIONS, type PostgresConnection } from '../database/database.module.js';
-import { EmbeddedPostgres } from '../database/embedded-postgres.js';
+import { MIGRATIONS } from '../database/database.module.js';
 import { connect, migrate, revertLast } from '../database/migrate.js';
 import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
+import { Problem, Unavailable } from '../kernel/problem.js';
 import { StartupError } from '../kernel/startup-error.js';
-import { readMasterKey } from '../keyring/master-key.js';
 import { Sessions } from '../organizations/sessions.service.js';
 import { FloorFile } from '../revocation/floor.js';
-import { Keys, SYSTEM } from '../tokens/keys.service.js';
+import { SYSTEM } from '../tokens/keys.service.js';
+import { type Context, type Input, withDatabase, withModules } from './context.js';
+import { listKeys, revokeKey, rotateKeys, rotateMasterKey } from './keys.js';
 
-interface Context {
-  config: Config;
-  application: PostgresConnection;
-  owner: PostgresConnection;
+interface Command {
+  summary: string;
+  /** Names of what stands behind its words, each of them required. */
+  operands?: string[];
+  options?: ParseArgsOptionsConfig;
+  /** Resolves with what is printed last. */
+  run(context: Context, input: Input): Promise<string>;
 }
 
 /** Every command of the operator: its words, what it does. They run beside the service or without it. */
-const COMMANDS: Record<string, { summary: string; run(context: Context): Promise<string> }> = {
+const COMMANDS: Record<string, Command> = {
   'migration run': { summary: 'Bring the schema to this version', run: migrationRun },
   'migration revert': { summary: 'Take back the newest migration (development only)', run: migrationRevert },
   'migration show': { summary: 'Which migrations have run', run: migrationShow },
+  'keys list': {
+    summary: 'Every key in use: purpose, state, kid; --all: also those whose material is destroyed',
+    options: { all: { type: 'boolean' } },
+    run: listKeys,
+  },
   'keys rotate signing': {
     summary: 'Publish the next signing key; it signs once verifiers have had time to see it',
-    run: (context) => rotate(context, 'token-sign'),
+    run: rotateKeys('token-sign'),
   },
   'keys rotate sealing': {
     summary: 'Change the key that seals opaque tokens (it changes daily by itself)',
-    run: (context) => rotate(context, 'token-seal'),
+    run: rotateKeys('token-seal'),
+  },
+  'keys rotate credential-hash': {
+    summary: 'Hash new secrets and sessions with a new key; the present ones keep theirs',
+    run: rotateKeys('credential-hash'),
+  },
+  'keys revoke': {
+    summary: 'Emergency: end every token made with a key that leaked, at once',
+    operands: ['kid'],
+    options: { reason: { type: 'string' } },
+    run: revokeKey,
+  },
+  'master-key rotate': {
+    summary: 'Wrap every key with the new MASTER_KEY; run it again when it was cut short',
+    run: rotateMasterKey,
   },
   'era raise': { summary: 'End every token issued so far; the step after a restored backup', run: eraRaise },
 };
 
-const words = process.argv.slice(2).join(' ');
-const command = Object.hasOwn(COMMANDS, words) ? COMMANDS[words] : undefined;
-if (!command) {
-  const width = Math.max(...Object.keys(COMMANDS).map((name) => name.length));
-  console.error(
-    [
-      'Usage: npm run gatehouse -- <command>',
-      '',
-      ...Object.entries(COMMANDS).map(([name, { summary }]) => `  ${name.padEnd(width)}  ${summary}`),
-    ].join('\n'),
-  );
-  process.exit(words === '' ? 0 : 64);
-}
-try {
-  console.log(await withDatabase(command.run));
-  process.exit(0);
-} catch (error) {
-  if (!(error instanceof StartupError)) throw error;
-  console.error(error.message);
-  process.exit(error.exitCode);
+const HELP = { help: { type: 'boolean', short: 'h' } } as const satisfies ParseArgsOptionsConfig;
+
+process.exit(await main(process.argv.slice(2)));
+
+async function main(args: string[]): Promise<number> {
+  const name = Object.keys(COMMANDS).find((words) => words.split(' ').every((word, i) => args[i] === word));
+  if (!name) {
+    const words = args.filter((arg) => !arg.startsWith('-'));
+    if (words.length > 0) return misused(`Unknown command: ${JSON.stringify(words.join(' '))}`, usage());
+    console.log(usage());
+    return 0;
+  }
+  const { operands = [], options, run } = COMMANDS[name];
+  let input: Input;
+  try {
+    const rest = args.slice(name.split(' ').length);
+    // A kid may begin with a dash, and is no option then.
+    const first = rest.findIndex((arg) => /^--|^-h$/.test(arg));
+    const given = rest.splice(0, Math.min(operands.length, first < 0 ? rest.length : first));
+    const { values, positionals } = parseArgs({ args: rest, options: { ...HELP, ...options }, allowPositionals: true });
+    positionals.unshift(...given);
+    if (values.help) {
+      console.log(usage(name));
+      return 0;
+    }
+    if (positionals.length < operands.length) return misused(`${operands[positionals.length]} is missing`, usage(name));
+    if (positionals.length > operands.length)
+      return misused(`Unknown argument: ${JSON.stringify(positionals[operands.length])}`, usage(name));
+    input = { ...(values as Input), ...Object.fromEntries(operands.map((operand, i) => [operand, positionals[i]])) };
+  } catch (error) {
+    return misused((error as Error).message, usage(name)); // an option that is none
+  }
+  try {
+    console.log(await withDatabase((context) => run(context, input)));
+    return 0;
+  } catch (error) {
+    if (error instanceof StartupError) return failed(error, error.exitCode);
+    if (error instanceof Unavailable) return failed(error, 75); // EX_TEMPFAIL: what was not done can be done by running it again
+    if (error instanceof Problem) return failed(error, 1);
+    throw error;
+  }
 }
 
-async function withDatabase(run: (context: Context) => Promise<string>): Promise<string> {
-  const config = loadConfig();
-  const embedded = config.DATABASE_URL ? undefined : new EmbeddedPostgres({ dataDir: config.dataDir });
-  await embedded?.attach();
-  try {
-    const application: PostgresConnection = embedded?.application ?? { connectionString: config.DATABASE_URL };
-    const owner: PostgresConnection = embedded?.owner ?? {
-      connectionString: config.MIGRATION_DATABASE_URL ?? config.DATABASE_URL,
-    };
-    config.masterKey = await readMasterKey(config, application);
-    return await run({ config, application, owner });
-  } finally {
-    await embedded?.stop();
-  }
+function failed({ message }: Error, exitCode: number): number {
+  console.error(message);
+  return exitCode;
+}
+
+/** sysexits' EX_USAGE. */
+function misused(fault: string, help: string): number {
+  console.error(`${fault}\n\n${help}`);
+  return 64;
+}
+
+/** Of one command, or the list of all. */
+function usage(only?: string): string {
+  const written = Object.entries(COMMANDS).map(([name, { operands = [], options = {}, summary }]) => {
+    const optional = Object.entries(options).map(
+      ([key, { type }]) => `[--${key}${type === 'string' ? ' <text>' : ''}]`,
+    );
+    return { name, summary, line: [name, ...operands.map((operand) => `<${operand}>`), ...optional].join(' ') };
+  });
+  const one = written.find(({ name }) => name === only);
+  if (one) return `Usage: npm run gatehouse -- ${one.line}\n\n${one.summary}.`;
+  const width = Math.max(...written.map(({ line }) => line.length));
+  return [
+    'Usage: npm run gatehouse -- <command>',
+    '',
+    ...written.map(({ line, summary }) => `  ${line.padEnd(width)}  ${summary}`),
+  ].join('\n');
 }
 
 async function migrationRun({ owner, application }: Context): Promise<string> {
@@ -97,28 +151,6 @@ async function migrationShow({ owner }: Context): Promise<string> {
   }
 }
 
-/** The modules of the service without its port, its feed and its timers. */
-async function withModules(
-  { config, application }: Context,
-  work: (app: INestApplicationContext) => Promise<string>,
-): Promise<string> {
-  const app = await NestFactory.createApplicationContext(AppModule.forRoot(config, application), {
-    logger: ['error', 'warn'],
-  });
-  return work(app).finally(() => app.close());
-}
-
-function rotate(context: Context, purpose: 'token-sign' | 'token-seal'): Promise<string> {
-  return withModules(context, async (app) => {
-    const keys = app.get(Keys);
-    await keys.open();
-    const activatesAt = await keys.rotate(purpose);
-    return activatesAt.getTime() > Date.now()
-      ? `The next signing key is published, and signs from ${activatesAt.toISOString()} on. The service takes that step by itself.`
-      : 'The next key is in use.';
-  });
-}
-
 /** Above both what the database says and what this DATA_DIR has seen, so that it is news to every instance. */
 function eraRaise(context: Context): Promise<string> {
   return withModules(context, async (app) => {
@@ -135,6 +167,6 @@ function eraRaise(context: Context): Promise<string> {
       change.forget('era', target, PLATFORM_ORGANIZATION);
       return { era };
     });
-    return `The era is ${result.era}: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.`;
+    return `The era is ${result.era}: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.`;
   });
 }

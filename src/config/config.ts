@@ -1,6 +1,5 @@
 import 'reflect-metadata';
 import cluster from 'node:cluster';
-import type { KeyObject } from 'node:crypto';
 import { existsSync } from 'node:fs';
 import path from 'node:path';
 import { plainToInstance, Transform, Type } from 'class-transformer';
@@ -25,6 +24,7 @@ import {
 import { MAX_RATE_LIMIT, MAX_RATE_WINDOW_SECONDS, parseRateLimit, type RateLimit } from '../kernel/rate-limit.js';
 import type { Environment } from '../kernel/secret-value.js';
 import { StartupError } from '../kernel/startup-error.js';
+import type { MasterKeys } from '../keyring/master-keys.js';
 
 /** Safeguards that a test may take out to prove that it notices (NODE_ENV=test only). */
 export const SABOTAGES = [
@@ -90,7 +90,7 @@ class IsRateLimit implements ValidatorConstraintInterface {
 @ValidatorConstraint()
 class IsMasterKey implements ValidatorConstraintInterface {
   validate = (text: unknown) => typeof text === 'string' && /^[A-Za-z0-9+/]{43}=$/.test(text);
-  defaultMessage = () => 'MASTER_KEY must be 32 bytes in base64 (openssl rand -base64 32)';
+  defaultMessage = (of?: ValidationArguments) => `${of?.property} must be 32 bytes in base64 (openssl rand -base64 32)`;
 }
 
 const list = ({ value }: { value: unknown }) =>
@@ -145,6 +145,11 @@ export class Config {
   @IsOptional()
   @Validate(IsMasterKey)
   MASTER_KEY?: string;
+
+  /** The one before, while keys are still wrapped by it. */
+  @IsOptional()
+  @Validate(IsMasterKey)
+  MASTER_KEY_PREVIOUS?: string;
 
   @IsIn(['live', 'test'], { message: 'ENVIRONMENT must be live or test' })
   ENVIRONMENT: Environment = 'live';
@@ -257,6 +262,13 @@ export class Config {
   @Max(86_400)
   JWKS_MAX_AGE_SECONDS: number = 300;
 
+  /** A signing key that has been in use for so many days is followed by the next. 0: by command alone. */
+  @Type(() => Number)
+  @IsInt({ message: 'SIGNING_KEY_ROTATION_DAYS must be a whole number' })
+  @Min(0, { message: 'SIGNING_KEY_ROTATION_DAYS must be 0 to 365' })
+  @Max(365, { message: 'SIGNING_KEY_ROTATION_DAYS must be 0 to 365' })
+  SIGNING_KEY_ROTATION_DAYS: number = 30;
+
   @IsIn(['trace', 'debug', 'info', 'warn', 'error', 'silent'], {
     message: 'LOG_LEVEL must be trace, debug, info, warn, error or silent',
   })
@@ -267,7 +279,7 @@ export class Config {
   SABOTAGE: Sabotage[] = [];
 
   /** MASTER_KEY or the file that stands in for it, read at start. Not a setting: never in a listing of them. */
-  masterKey: KeyObject;
+  masterKeys: MasterKeys;
 
   /** DATA_DIR as an absolute path. */
   get dataDir(): string {
@@ -295,6 +307,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = readEnvironment()): Config {
     'DATABASE_URL',
     'MIGRATION_DATABASE_URL',
     'MASTER_KEY',
+    'MASTER_KEY_PREVIOUS',
     'AUDIENCE',
     'BOOTSTRAP_ADMIN_PASSWORD',
     'REDIS_URL',
@@ -306,6 +319,7 @@ export function loadConfig(env: NodeJS.ProcessEnv = readEnvironment()): Config {
   const faults = validateSync(config).flatMap((error) => Object.values(error.constraints ?? {}).slice(-1));
   if (given.DATABASE_URL && !given.MASTER_KEY)
     faults.push('MASTER_KEY is required with DATABASE_URL (openssl rand -base64 32)');
+  if (given.MASTER_KEY_PREVIOUS && !given.MASTER_KEY) faults.push('MASTER_KEY_PREVIOUS needs MASTER_KEY');
   if (given.MIGRATION_DATABASE_URL && !given.DATABASE_URL) faults.push('MIGRATION_DATABASE_URL needs DATABASE_URL');
   if (config.SABOTAGE.length > 0 && config.NODE_ENV !== 'test')
     faults.push('SABOTAGE is for tests: it needs NODE_ENV=test');

@@ -12,6 +12,7 @@ import { TokenRevocations1763800003000 } from './migrations/1763800003000-token-
 import { RateLimits1763800004000 } from './migrations/1763800004000-rate-limits.js';
 import { Partners1763800005000 } from './migrations/1763800005000-partners.js';
 import { Companies1763800006000 } from './migrations/1763800006000-companies.js';
+import { Keys1763800007000 } from './migrations/1763800007000-keys.js';
 
 /** Where a PostgreSQL is and who we are there. */
 export type PostgresConnection = Pick<
@@ -28,6 +29,7 @@ export const MIGRATIONS = [
   RateLimits1763800004000,
   Partners1763800005000,
   Companies1763800006000,
+  Keys1763800007000,
 ];
 
 /**

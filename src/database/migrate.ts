@@ -4,7 +4,10 @@ import { StartupError } from '../kernel/startup-error.js';
 import { dataSourceOptions, MIGRATIONS, type PostgresConnection } from './database.module.js';
 
 const MINIMUM_VERSION = 150_000;
-/** Advisory locks of ours are (7315, n): 1 the data directory, 2 migrations, 3 partitions, 4 the feed, 6 the first start; (7316, n) a membership. */
+/**
+ * Advisory locks of ours are (7315, n): 1 the data directory, 2 migrations, 3 partitions, 4 the feed, 6 the first start,
+ * 10 the wrapping of keys, 11 the rotation of MASTER_KEY. By a hash: of an id, its epoch; of an organization, its quota.
+ */
 const MIGRATION_LOCK = [7315, 2];
 
 export interface MigrationReport {

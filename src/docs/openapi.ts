@@ -38,7 +38,7 @@ function describe(app: NestFastifyApplication, config: Config): OpenAPIObject {
         type: 'http',
         scheme: 'bearer',
         bearerFormat: 'opaque or JWT',
-        description: 'An access token of `POST /oauth/token` (RFC 6750)',
+        description: 'An access token of `POST /oauth/token` (RFC 6750), or a personal access token',
       },
       'bearer',
     )

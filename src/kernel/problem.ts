@@ -30,6 +30,7 @@ export const PROBLEMS = {
   payload_too_large: [413, 'The body is too large'],
   unsupported_media_type: [415, 'The body must be application/json in UTF-8'],
   limit_reached: [422, 'A limit is reached'],
+  key_not_revocable: [422, 'This key cannot be revoked'],
   scope_unknown: [422, 'There is no such scope'],
   scope_beyond_ceiling: [422, "A scope lies beyond the organization's ceiling"],
   idempotency_key_reused: [422, 'This Idempotency-Key was used with another request'],

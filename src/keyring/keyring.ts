@@ -1,12 +1,4 @@
-import {
-  createCipheriv,
-  createDecipheriv,
-  createPrivateKey,
-  createPublicKey,
-  createSecretKey,
-  generateKeyPair,
-  type KeyObject,
-} from 'node:crypto';
+import { createPrivateKey, createPublicKey, createSecretKey, generateKeyPair, type KeyObject } from 'node:crypto';
 import { promisify } from 'node:util';
 import { Injectable } from '@nestjs/common';
 import { calculateJwkThumbprint, type JWK } from 'jose';
@@ -15,7 +7,7 @@ import { Config } from '../config/config.js';
 import { Clock } from '../kernel/clock.js';
 import { publicId, randomOctets, uuidv7 } from '../kernel/ids.js';
 import { StartupError } from '../kernel/startup-error.js';
-import { masterKeyId, WRONG_MASTER_KEY } from './master-key.js';
+import type { MasterKeys } from './master-keys.js';
 
 /** What a key is for; it is part of the AAD, so a ciphertext moved to another row does not open. */
 export type KeyPurpose = 'credential-hash' | 'cursor' | 'token-seal' | 'token-sign';
@@ -24,6 +16,7 @@ export type KeyState = 'pending' | 'active' | 'retiring' | 'retired';
 export type KeyAlgorithm = 'HS256' | 'A256GCM' | 'ES256' | 'RS256' | 'PS256';
 
 export interface Key {
+  /** Its row in `revocable`: every token that was made with it hangs on it. */
   id: string;
   /** RFC 7638 thumbprint of a signing key; the public id of a symmetric one. */
   kid: string;
@@ -39,37 +32,75 @@ export interface Key {
   retiringAt: Date | null;
 }
 
+/** All that may be told of a key, in whatever state. */
+export interface KeyRecord {
+  id: string;
+  kid: string;
+  purpose: KeyPurpose;
+  algorithm: KeyAlgorithm;
+  state: KeyState | 'revoked';
+  /** Of the master key that wraps it; null when its material is destroyed. */
+  masterKeyId: string | null;
+  createdAt: Date;
+  activatesAt: Date;
+  activatedAt: Date | null;
+  retiringAt: Date | null;
+  retiredAt: Date | null;
+  revokedAt: Date | null;
+  revokedReason: string | null;
+}
+
+export type KeyRevocation = 'revoked' | 'replaced' | 'no successor' | 'ended';
+
+const WRAPPING_LOCK = '7315, 10';
+
 /**
- * The random keys in the database, each wrapped with MASTER_KEY (AES-256-GCM), and in memory the open ones that are not retired.
+ * The random keys in the database, each wrapped with a master key, and in memory the open ones that are not retired.
  * Owns key material and its states; refuses to know what a token or a secret is.
  */
 @Injectable()
 export class Keyring {
   private keys: readonly Key[] = [];
+  private revoked: ReadonlySet<string> = new Set();
+  private gone = 0;
   private turns = 0;
   private loaded = 0;
-  private readonly masterKey: KeyObject;
-  private readonly masterKeyId: string;
+  private readonly masterKeys: MasterKeys;
 
   constructor(
     private readonly database: DataSource,
     private readonly clock: Clock,
     config: Config,
   ) {
-    this.masterKey = config.masterKey;
-    this.masterKeyId = masterKeyId(this.masterKey);
+    this.masterKeys = config.masterKeys;
   }
 
-  /** Reads every key that is not retired. Throws a StartupError (78) when MASTER_KEY is not the one that wrapped them. */
-  async load(tx: EntityManager = this.database.manager): Promise<void> {
+  /** Reads every key that is not retired. Throws a StartupError (78) when a master key that wraps one of them is not at hand. */
+  async load(): Promise<void> {
     const turn = ++this.turns;
-    const rows: Row[] = await tx.query(
-      `SELECT id, purpose, algorithm, state, wrapped, master_key_id, kid, public_jwk, activates_at, activated_at, retiring_at
-         FROM keyring_key WHERE state <> 'retired' ORDER BY id`,
+    const rows: (Row & { revoked: boolean })[] = await this.database.query(
+      `SELECT id, purpose, algorithm, state, wrapped, master_key_id, kid, public_jwk, activates_at, activated_at, retiring_at,
+              revoked_at IS NOT NULL AS revoked
+         FROM keyring_key WHERE state <> 'retired' OR revoked_at IS NOT NULL ORDER BY id`,
     );
+    const wrapped = rows.filter(({ revoked }) => !revoked);
+    await this.masterKeys.know([...new Set(wrapped.map(({ master_key_id }) => master_key_id))]);
     if (turn < this.loaded) return; // a later look was answered first, and may have seen a key that this one did not
-    this.keys = rows.map((row) => this.open(row));
+    const keys = wrapped.map((row) => this.open(row));
+    if (this.keys.some(({ id }) => !keys.some((key) => key.id === id))) this.gone++;
+    this.keys = keys;
+    this.revoked = new Set(rows.filter(({ revoked }) => revoked).map(({ kid }) => kid));
     this.loaded = turn;
+  }
+
+  /** Changes whenever a key is gone from memory: whatever was checked with one before must be checked anew. */
+  get departures(): number {
+    return this.gone;
+  }
+
+  /** Whether the kid is of a key that was revoked. */
+  isRevoked(kid: string): boolean {
+    return this.revoked.has(kid);
   }
 
   /** The key to use now. Throws when there is none: the service is not ready then. */
@@ -96,22 +127,20 @@ export class Keyring {
   /** Makes the first key of a purpose active. Of instances that race for it one wins, and all use its key. */
   async ensure(purpose: KeyPurpose, algorithm: KeyAlgorithm): Promise<void> {
     if (this.keys.some((key) => key.purpose === purpose && key.state === 'active')) return;
-    await this.insert(this.database.manager, await this.generate(purpose, algorithm), 'active', 0);
+    const key = await this.generate(purpose, algorithm);
+    await this.database.transaction((tx) => this.insert(tx, key, 'active', 0));
     await this.load();
   }
 
-  /** A new key, wrapped; nothing is stored yet. */
+  /** A new key; nothing is stored yet. */
   async generate(purpose: KeyPurpose, algorithm: KeyAlgorithm): Promise<NewKey> {
     const id = uuidv7(this.clock.now());
-    const { plain, publicJwk, kid } = await generate(algorithm, id);
-    const wrapped = this.wrap(plain, purpose, kid);
-    plain.fill(0);
-    return { id, purpose, algorithm, kid, wrapped, publicJwk };
+    return { id, purpose, algorithm, ...(await generate(algorithm, id)) };
   }
 
-  /** Adds the next key, to be used so many seconds from now on, by the database's clock. Does nothing when one is pending already. */
-  async addPending(tx: EntityManager, key: NewKey, seconds: number): Promise<void> {
-    await this.insert(tx, key, 'pending', seconds);
+  /** Adds the next key, to be used so many seconds from now on, by the database's clock. False when one is pending already. */
+  addPending(tx: EntityManager, key: NewKey, seconds: number): Promise<boolean> {
+    return this.insert(tx, key, 'pending', seconds);
   }
 
   /** The active key of the purpose begins to retire and the pending one takes over. False when none is pending. */
@@ -140,46 +169,97 @@ export class Keyring {
     return count;
   }
 
-  private async insert(tx: EntityManager, key: NewKey, state: 'pending' | 'active', seconds: number): Promise<void> {
+  /**
+   * Destroys the material of a key. From one in use the pending one takes over (`replaced`); when none is pending nothing is done
+   * (`no successor`): a purpose is never without a key. `ended`: it is retired or revoked already.
+   */
+  async revoke(tx: EntityManager, { id, purpose }: KeyRecord, reason: string | undefined): Promise<KeyRevocation> {
+    const rows: { id: string; state: KeyState }[] = await tx.query(
+      `SELECT id, state FROM keyring_key WHERE purpose = $1 AND state <> 'retired' ORDER BY id FOR UPDATE`,
+      [purpose],
+    );
+    const state = rows.find((row) => row.id === id)?.state;
+    if (!state) return 'ended';
+    if (state === 'active' && !(await this.activatePending(tx, purpose))) return 'no successor';
     await tx.query(
-      `INSERT INTO keyring_key (id, purpose, algorithm, state, wrapped, master_key_id, kid, public_jwk, activates_at, activated_at)
-       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + make_interval(secs => $9), CASE WHEN $4 = 'active' THEN clock_timestamp() END)
-       ON CONFLICT DO NOTHING`,
-      [
-        key.id,
-        key.purpose,
-        key.algorithm,
-        state,
-        key.wrapped,
-        this.masterKeyId,
-        key.kid,
-        key.publicJwk ? JSON.stringify(key.publicJwk) : null,
-        seconds,
-      ],
+      `UPDATE keyring_key SET state = 'retired', retired_at = clock_timestamp(), revoked_at = clock_timestamp(), revoked_reason = $2, wrapped = NULL
+        WHERE id = $1`,
+      [id, reason ?? null],
+    );
+    return state === 'active' ? 'replaced' : 'revoked';
+  }
+
+  /** Keys of every state, newest first. `after`: the kid that the page before ended with. */
+  list(limit: number, after?: string): Promise<KeyRecord[]> {
+    return this.database.query(
+      `${SELECT_RECORD} WHERE $2::text IS NULL OR id < (SELECT id FROM keyring_key WHERE kid = $2) ORDER BY id DESC LIMIT $1`,
+      [limit, after ?? null],
     );
   }
 
-  private wrap(plain: Buffer, purpose: string, kid: string): Buffer {
-    const nonce = randomOctets(12);
-    const cipher = createCipheriv('aes-256-gcm', this.masterKey, nonce).setAAD(Buffer.from(`${purpose}|${kid}`));
-    return Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()]);
+  /** A key of whatever state. */
+  async record(kid: string): Promise<KeyRecord | undefined> {
+    const [row] = await this.database.query(`${SELECT_RECORD} WHERE kid = $1`, [kid]);
+    return row;
   }
 
-  private open(row: Row): Key {
-    if (row.master_key_id !== this.masterKeyId) {
-      throw new StartupError(WRONG_MASTER_KEY, 78);
-    }
-    let plain: Buffer;
+  /** Wraps one more key with the current master key, and tells how far that is. Undefined when every key is wrapped by it. */
+  async rewrapNext(tx: EntityManager): Promise<Rewrapped | undefined> {
+    const to = this.masterKeys.currentId;
+    // From here on no new key is wrapped by what was in use before: all that are have been committed, and the rest see this one.
+    await tx.query(`SELECT pg_advisory_xact_lock(${WRAPPING_LOCK})`);
+    const [row]: Row[] = await tx.query(
+      'SELECT * FROM keyring_key WHERE wrapped IS NOT NULL AND master_key_id <> $1 ORDER BY id LIMIT 1 FOR UPDATE',
+      [to],
+    );
+    if (!row) return undefined;
+    await this.masterKeys.know([row.master_key_id, to]);
+    const plain = this.unwrap(row);
+    const wrapped = this.masterKeys.wrap(plain, labelOf(row), to);
+    plain.fill(0);
+    await tx.query('UPDATE keyring_key SET wrapped = $2, master_key_id = $3 WHERE id = $1', [row.id, wrapped, to]);
+    const [{ done, total }] = await tx.query(
+      'SELECT count(*) FILTER (WHERE master_key_id = $1)::int AS done, count(*)::int AS total FROM keyring_key WHERE wrapped IS NOT NULL',
+      [to],
+    );
+    return { id: row.id, kid: row.kid, from: row.master_key_id, to, done, total };
+  }
+
+  private async insert(tx: EntityManager, key: NewKey, state: 'pending' | 'active', seconds: number): Promise<boolean> {
+    await tx.query(`SELECT pg_advisory_xact_lock_shared(${WRAPPING_LOCK})`);
+    const used: Pick<Row, 'master_key_id'>[] = await tx.query(
+      'SELECT DISTINCT master_key_id FROM keyring_key WHERE wrapped IS NOT NULL ORDER BY 1',
+    );
+    const inUse = used.map(({ master_key_id }) => master_key_id);
+    await this.masterKeys.know(inUse);
+    const masterKeyId = this.masterKeys.toWrapWith(inUse);
+    const { id, purpose, algorithm, kid, publicJwk } = key;
+    const plain =
+      key.secret.type === 'secret' ? key.secret.export() : key.secret.export({ format: 'der', type: 'pkcs8' });
+    const wrapped = this.masterKeys.wrap(plain, labelOf(key), masterKeyId);
+    plain.fill(0);
+    const rows = await tx.query(
+      `INSERT INTO keyring_key (id, purpose, algorithm, state, wrapped, master_key_id, kid, public_jwk, activates_at, activated_at)
+       VALUES ($1, $2, $3, $4, $5, $6, $7, $8, clock_timestamp() + make_interval(secs => $9), CASE WHEN $4 = 'active' THEN clock_timestamp() END)
+       ON CONFLICT DO NOTHING RETURNING 1`,
+      [id, purpose, algorithm, state, wrapped, masterKeyId, kid, publicJwk ? JSON.stringify(publicJwk) : null, seconds],
+    );
+    return rows.length > 0;
+  }
+
+  private unwrap(row: Row): Buffer {
     try {
-      const decipher = createDecipheriv('aes-256-gcm', this.masterKey, row.wrapped.subarray(0, 12));
-      decipher.setAAD(Buffer.from(`${row.purpose}|${row.kid}`)).setAuthTag(row.wrapped.subarray(-16));
-      plain = Buffer.concat([decipher.update(row.wrapped.subarray(12, -16)), decipher.final()]);
+      return this.masterKeys.open(row.wrapped, labelOf(row), row.master_key_id);
     } catch {
       throw new StartupError(
         `The key ${row.kid} in the database was altered: restore it from a backup. Nothing was changed.`,
         78,
       );
     }
+  }
+
+  private open(row: Row): Key {
+    const plain = this.unwrap(row);
     const secret = row.public_jwk
       ? createPrivateKey({ key: plain, format: 'der', type: 'pkcs8' })
       : createSecretKey(plain);
@@ -199,15 +279,28 @@ export class Keyring {
   }
 }
 
-/** A key that is wrapped and not stored yet. */
-export interface NewKey {
+/** A key that is not stored yet. */
+export type NewKey = Pick<Key, 'id' | 'purpose' | 'algorithm' | 'kid' | 'secret' | 'publicJwk'>;
+
+/** One step of a rotation of the master key: which key, from which id to which, and how many of all are wrapped by the latter. */
+export interface Rewrapped {
   id: string;
-  purpose: KeyPurpose;
-  algorithm: KeyAlgorithm;
   kid: string;
-  wrapped: Buffer;
-  publicJwk?: JWK;
+  from: string;
+  to: string;
+  done: number;
+  total: number;
 }
+
+/** What a ciphertext is bound to. */
+const labelOf = ({ purpose, kid }: { purpose: KeyPurpose; kid: string }) => `${purpose}|${kid}`;
+
+const SELECT_RECORD = `
+  SELECT id, kid, purpose, algorithm, CASE WHEN revoked_at IS NULL THEN state ELSE 'revoked' END AS state,
+         CASE WHEN wrapped IS NOT NULL THEN master_key_id END AS "masterKeyId", created_at AS "createdAt",
+         activates_at AS "activatesAt", activated_at AS "activatedAt", retiring_at AS "retiringAt", retired_at AS "retiredAt",
+         revoked_at AS "revokedAt", revoked_reason AS "revokedReason"
+    FROM keyring_key`;
 
 interface Row {
   id: string;
@@ -225,17 +318,14 @@ interface Row {
 
 const makeKeyPair = promisify(generateKeyPair);
 
-async function generate(algorithm: KeyAlgorithm, id: string): Promise<{ plain: Buffer; publicJwk?: JWK; kid: string }> {
-  if (algorithm === 'HS256' || algorithm === 'A256GCM') return { plain: randomOctets(32), kid: publicId(id) };
+async function generate(algorithm: KeyAlgorithm, id: string): Promise<Pick<NewKey, 'secret' | 'publicJwk' | 'kid'>> {
+  if (algorithm === 'HS256' || algorithm === 'A256GCM')
+    return { secret: createSecretKey(randomOctets(32)), kid: publicId(id) };
   const { privateKey, publicKey } =
     algorithm === 'ES256'
       ? await makeKeyPair('ec', { namedCurve: 'P-256' })
       : await makeKeyPair('rsa', { modulusLength: 2048 });
   const jwk = publicKey.export({ format: 'jwk' }) as JWK;
   const kid = await calculateJwkThumbprint(jwk);
-  return {
-    plain: privateKey.export({ format: 'der', type: 'pkcs8' }),
-    publicJwk: { ...jwk, kid, use: 'sig', alg: algorithm },
-    kid,
-  };
+  return { secret: privateKey, publicJwk: { ...jwk, kid, use: 'sig', alg: algorithm }, kid };
 }

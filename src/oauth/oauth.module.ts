@@ -6,7 +6,7 @@ import { RateLimitsModule } from '../rate-limits/rate-limits.module.js';
 import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
 import { ServiceAccounts } from '../service-accounts/service-accounts.service.js';
-import type { TokenFormat } from '../tokens/access-token.js';
+import { isSealed, type TokenFormat } from '../tokens/access-token.js';
 import { TokensModule } from '../tokens/tokens.module.js';
 import { FORMATS } from '../tokens/tokens.service.js';
 import { BasicClientStrategy } from './client-auth/client-secret-basic.js';
@@ -44,7 +44,7 @@ const all = <T>(...entries: T[]) => entries;
       provide: 'account choices',
       useFactory: (accounts: ServiceAccounts, formats: TokenFormat[], methods: { name: string }[]) =>
         accounts.support(
-          formats.filter(({ seal }) => seal).map(({ name }) => name),
+          formats.filter(isSealed).map(({ name }) => name),
           methods.map(({ name }) => name),
         ),
       inject: [ServiceAccounts, FORMATS, METHODS],

@@ -150,14 +150,15 @@ export class Users {
       await assertMayGrant(change.tx, caller, organizationId, [membership.role], await this.scopes.names());
       if (membership.administers) await assertAnotherAdmin(change.tx, membership);
       const member = memberOf(membership, user);
-      await change.tx.delete(Membership, { organizationId, id: membership.id });
       change.record({
         action: 'user.deleted',
         organizationId,
         targets: [targetOf(member)],
         changes: { role: { from: member.role } },
       });
+      // Before the row goes: what they have under way may refer to it, and would wait for this as this waits for it.
       await this.shutOut(change, membership, member, membership.role);
+      await change.tx.delete(Membership, { organizationId, id: membership.id });
       return undefined;
     });
   }

@@ -14,6 +14,9 @@ const PAGE = 10_000;
 /** A walk over all that is known: not with every poll. */
 const EXPIRE_EVERY_MS = 10_000;
 
+/** Of a row in the registry: whoever has not been seen for so long has stopped accepting, and registers anew before it accepts again. */
+export const IS_GONE = `(seen_at < clock_timestamp() - interval '10 s' - make_interval(secs => bound_ms / 1000.0))`;
+
 /** One statement, so one snapshot: everything in it is as of one moment. */
 const POLL = `
   SELECT (SELECT era FROM era) AS era,
@@ -200,8 +203,9 @@ export class RevocationFeed implements OnApplicationShutdown {
   private async register(): Promise<void> {
     this.confirmed = 0;
     await this.connection!.query(
-      `INSERT INTO instance (id, bound_ms) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), confirmed = 0`,
-      [this.instanceId, this.config.REVOCATION_BOUND_MS],
+      `INSERT INTO instance (id, bound_ms, master_key_ids) VALUES ($1, $2, $3)
+       ON CONFLICT (id) DO UPDATE SET seen_at = clock_timestamp(), confirmed = 0`,
+      [this.instanceId, this.config.REVOCATION_BOUND_MS, this.config.masterKeys.registered],
     );
   }
 
@@ -212,10 +216,7 @@ export class RevocationFeed implements OnApplicationShutdown {
       values: [this.instanceId],
     });
     if (rowCount === 0) throw new Error('this instance was taken off the registry');
-    // Whoever has not been seen for ten seconds has long stopped accepting, and registers anew before it accepts again.
-    await this.connection!.query(
-      `DELETE FROM instance WHERE seen_at < clock_timestamp() - interval '10 s' - make_interval(secs => bound_ms / 1000.0)`,
-    );
+    await this.connection!.query(`DELETE FROM instance WHERE ${IS_GONE}`);
   }
 
   private async connect(): Promise<void> {

@@ -84,7 +84,7 @@ describe('the view of revocations', () => {
 describe('the feed', () => {
   it('RV-04 a feed longer than one poll is read to its end before anything is accepted', async () => {
     const clock = new HeldClock();
-    const config = Object.assign(new Config(), { DATA_DIR: '/nonexistent' });
+    const config = Object.assign(new Config(), { DATA_DIR: '/nonexistent', masterKeys: { registered: [] } });
     const view = new RevocationView(clock, config);
     const head = 20_001;
     const id = (n: number) => `018f0000-0000-7000-8000-${String(n).padStart(12, '0')}`;
@@ -108,11 +108,14 @@ describe('the feed', () => {
     Object.assign(feed, {
       floor: { read: async () => undefined, check: () => undefined, raise: async () => undefined },
     });
-    await feed.start();
-    expect([view.size, view.position, fresh.slice(0, 3)]).toEqual([head, head, [false, false, false]]);
-    for (const n of [1, 10_000, 10_001, 20_001]) expect(view.alive({ id: id(n), era: 1, holds: [] })).toBe(false);
-    expect(view.alive({ id: id(head + 1), era: 1, holds: [] })).toBe(true);
-    await feed.onApplicationShutdown();
+    try {
+      await feed.start();
+      expect([view.size, view.position, fresh.slice(0, 3)]).toEqual([head, head, [false, false, false]]);
+      for (const n of [1, 10_000, 10_001, 20_001]) expect(view.alive({ id: id(n), era: 1, holds: [] })).toBe(false);
+      expect(view.alive({ id: id(head + 1), era: 1, holds: [] })).toBe(true);
+    } finally {
+      await feed.onApplicationShutdown();
+    }
   });
 
   it.each([true, false])('RV-10 news from a standby counts for nothing: standby %s', async (standby) => {
@@ -124,7 +127,7 @@ describe('the feed', () => {
       query: async () => ({ rows: [row], rowCount: 1 }),
     };
     const clock = new HeldClock();
-    const config = Object.assign(new Config(), { DATA_DIR: '/nonexistent' });
+    const config = Object.assign(new Config(), { DATA_DIR: '/nonexistent', masterKeys: { registered: [] } });
     const view = new RevocationView(clock, config);
     const feed = new RevocationFeed({ client: () => client } as unknown as Database, view, clock, config);
     // Nothing is written: the folder of the floor does not exist for this test.

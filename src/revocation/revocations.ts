@@ -4,14 +4,21 @@ import { Config } from '../config/config.js';
 import type { Actor, CredentialType, Held, Target } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { MAX_TOKEN_TTL_SECONDS } from '../kernel/limits.js';
-import { RevocationFeed } from './revocation-feed.js';
+import { IS_GONE, RevocationFeed } from './revocation-feed.js';
 
 /** What can be revoked: each has a row in `revocable` whose epoch tokens and sessions carry. */
-export type RevocableKind = 'organization' | 'service_account' | CredentialType | 'user' | 'membership' | 'session';
+export type RevocableKind =
+  | 'organization'
+  | 'service_account'
+  | CredentialType
+  | 'user'
+  | 'membership'
+  | 'session'
+  | 'key';
 
 /** One line to publish. `revoke: false` only makes caches forget the subject. */
 export interface Publication {
-  kind: RevocableKind | 'token' | 'key' | 'era' | 'scope';
+  kind: RevocableKind | 'token' | 'era' | 'scope';
   subject: Target;
   organizationId: string;
   revoke: boolean;
@@ -182,6 +189,18 @@ export class Revocations {
       waited_ms: Math.round(this.clock.monotonic() - committedAt),
       bound_ms: bound,
     };
+  }
+
+  /** How many instances are live, and how many of them lack a master key; null: the folder of the embedded database. */
+  async lackingMasterKey(tx: EntityManager, id: string | null): Promise<{ live: number; lacking: number }> {
+    const [row] = await tx.query(
+      `SELECT count(*)::int AS live,
+              (count(*) FILTER (WHERE CASE WHEN $1::text IS NULL THEN master_key_ids IS NOT NULL
+                                           ELSE $1 = ANY (master_key_ids) IS NOT TRUE END))::int AS lacking
+         FROM instance WHERE NOT ${IS_GONE}`,
+      [id],
+    );
+    return row;
   }
 
   /** The highest feed id of what has committed. */

@@ -1,4 +1,5 @@
 import type { Held } from '../kernel/actor.js';
+import type { Key } from '../keyring/keyring.js';
 
 /** What an access token says, whatever its format. Times are NumericDates: seconds since the Unix epoch. */
 export interface AccessToken {
@@ -22,17 +23,33 @@ export const isPersonal = ({ id, credentialId }: AccessToken) => id === credenti
 
 export type ClientToken = AccessToken & { clientId: string };
 
-/** A way to write an access token down. A new one is a file beside these and a line in `formats.ts`. */
-export interface TokenFormat {
+interface Format {
   /** As in the account's `token_format`. */
   readonly name: string;
   /** Whether the text has this format's form, by its shape alone. */
   recognises(text: string): boolean;
-  /** Absent: the text does not hold the claims. An account cannot be set to such a format, and what was opened is not remembered. */
-  seal?(token: ClientToken): string;
-  /**
-   * What a text says that this server has made; undefined for any other. Says nothing of expiry, and of revocation only what would
-   * be found nowhere else (it throws TokenRejected). A promise only where a row has to be read.
-   */
-  open(text: string): AccessToken | undefined | Promise<AccessToken | undefined>;
 }
+
+/** The text holds the claims, made with a key of ours. An account can be set to such a format. */
+export interface SealedFormat extends Format {
+  /** The keys that it is made with. */
+  readonly purpose: 'token-seal' | 'token-sign';
+  seal(token: ClientToken, key: Key): string;
+  /** The kid that a text of this form names; nothing of it is checked. */
+  kidOf(text: string): string | undefined;
+  /** What a text says that was made with this key; undefined for any other. Says nothing of expiry or revocation. */
+  open(text: string, key: Key): ClientToken | undefined;
+}
+
+/** The text names and proves a row, which holds the claims. */
+export interface RowFormat extends Format {
+  /**
+   * What the row says; undefined where there is none. Says nothing of expiry, and of revocation only what would be found nowhere else
+   * (it throws TokenRejected). A promise only where the row has to be read.
+   */
+  read(text: string): AccessToken | undefined | Promise<AccessToken | undefined>;
+}
+
+/** A way to write an access token down. A new one is a file beside these and a line in `formats.ts`. */
+export type TokenFormat = SealedFormat | RowFormat;
+export const isSealed = (format: TokenFormat): format is SealedFormat => 'seal' in format;

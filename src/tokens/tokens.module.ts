@@ -7,6 +7,7 @@ import { RevocationModule } from '../revocation/revocation.module.js';
 import { ServiceAccountsModule } from '../service-accounts/service-accounts.module.js';
 import { TOKEN_FORMATS } from './formats/formats.js';
 import { Keys } from './keys.service.js';
+import { MasterKeyRotation } from './master-key-rotation.js';
 import { PersonalAccessTokens } from './personal-access-tokens.service.js';
 import { TokenRevocations } from './token-revocations.js';
 import { FORMATS, Tokens } from './tokens.service.js';
@@ -23,12 +24,13 @@ import { FORMATS, Tokens } from './tokens.service.js';
   ],
   providers: [
     Keys,
+    MasterKeyRotation,
     Tokens,
     PersonalAccessTokens,
     TokenRevocations,
     ...TOKEN_FORMATS,
     { provide: FORMATS, useFactory: (...formats) => formats, inject: TOKEN_FORMATS },
   ],
-  exports: [Keys, Tokens, PersonalAccessTokens, TokenRevocations, FORMATS],
+  exports: [Keys, MasterKeyRotation, Tokens, PersonalAccessTokens, TokenRevocations, FORMATS],
 })
 export class TokensModule {}

@@ -1,5 +1,6 @@
 import { Inject, Injectable } from '@nestjs/common';
 import QuickLRU from 'quick-lru';
+import type { NewAuditEvent } from '../audit/audit-event.js';
 import { Recorder } from '../changes/recorder.js';
 import { Config } from '../config/config.js';
 import type { Actor, Held, RequestInfo } from '../kernel/actor.js';
@@ -7,11 +8,12 @@ import { Clock } from '../kernel/clock.js';
 import { uuidv7 } from '../kernel/ids.js';
 import { OAuthError } from '../kernel/oauth-error.js';
 import { allowedScopes } from '../kernel/scope.js';
+import { type Key, Keyring } from '../keyring/keyring.js';
 import { type MemberFacts, Members } from '../organizations/members.js';
 import { type OrganizationFacts, Organizations } from '../organizations/organizations.service.js';
 import { RevocationView } from '../revocation/revocation-view.js';
 import { type AuthenticatedClient, type Client, Clients } from '../service-accounts/clients.js';
-import type { AccessToken, ClientToken, TokenFormat } from './access-token.js';
+import { type AccessToken, type ClientToken, isSealed, type TokenFormat } from './access-token.js';
 
 export const FORMATS = Symbol('token formats');
 
@@ -58,11 +60,14 @@ const MAX_TOKEN_LENGTH = 8192;
 export class Tokens {
   /** Texts that were opened: the signature need not be checked again, everything else is. */
   private readonly opened = new QuickLRU<string, AccessToken>({ maxSize: 20_000 });
+  /** As of which departure of a key from the keyring `opened` holds. */
+  private departures = 0;
   /** What our own resources are to a token. */
   private readonly own: readonly string[];
 
   constructor(
     @Inject(FORMATS) private readonly formats: readonly TokenFormat[],
+    private readonly keyring: Keyring,
     private readonly view: RevocationView,
     private readonly clients: Clients,
     private readonly members: Members,
@@ -111,32 +116,36 @@ export class Tokens {
       holds,
     };
     const format = this.formats.find(({ name }) => name === client.tokenFormat);
-    if (!format?.seal) throw new Error(`no token format ${client.tokenFormat}`);
-    const text = format.seal(token);
-    // What nobody would accept is not handed out: headers hold 16 KiB.
-    if (text.length > MAX_TOKEN_LENGTH)
-      throw new OAuthError(
-        'invalid_scope',
-        'A token with all these scopes and audiences would be too long: ask for fewer',
-      );
+    if (!format || !isSealed(format)) throw new Error(`no token format ${client.tokenFormat}`);
     const named = audience.join(' ');
-    const recorded = await this.recorder.record(
-      {
-        action: 'token.issued',
-        actor: actorOf(client),
-        credentialId: credential.id,
-        tokenId: token.id,
-        changes: {
-          scope: { to: scopes.join(' ') },
-          expires_at: { to: new Date(expiresAt * 1000).toISOString() },
-          ...(named !== this.config.AUDIENCE && { audience: { to: named } }),
-          ...(once && { jti_sha256: { to: once.hash.toString('hex') } }),
-        },
-        request,
+    const event: NewAuditEvent = {
+      action: 'token.issued',
+      actor: actorOf(client),
+      credentialId: credential.id,
+      tokenId: token.id,
+      changes: {
+        scope: { to: scopes.join(' ') },
+        expires_at: { to: new Date(expiresAt * 1000).toISOString() },
+        ...(named !== this.config.AUDIENCE && { audience: { to: named } }),
+        ...(once && { jti_sha256: { to: once.hash.toString('hex') } }),
       },
-      { era, holds, once },
-    );
-    return recorded ? { text, expiresIn: expiresAt - issuedAt } : undefined;
+      request,
+    };
+    for (;;) {
+      const key = this.keyring.active(format.purpose);
+      const text = format.seal(token, key);
+      // What nobody would accept is not handed out: headers hold 16 KiB.
+      if (text.length > MAX_TOKEN_LENGTH)
+        throw new OAuthError(
+          'invalid_scope',
+          'A token with all these scopes and audiences would be too long: ask for fewer',
+        );
+      const recorded = await this.recorder.record(event, { era, holds: [...holds, heldOf(key)], once });
+      if (recorded) return { text, expiresIn: expiresAt - issuedAt };
+      // When it was the key that was revoked meanwhile, the client has no part in it: once more, with the one that took over.
+      await this.keyring.load();
+      if (this.keyring.active(format.purpose).id === key.id) return undefined;
+    }
   }
 
   /**
@@ -171,15 +180,29 @@ export class Tokens {
 
   /** What a text says that this server has made, dead or alive. Throws TokenRejected for any other. */
   open(text: string): AccessToken | Promise<AccessToken> {
+    if (this.departures !== this.keyring.departures) {
+      this.opened.clear();
+      this.departures = this.keyring.departures;
+    }
     const known = this.opened.get(text);
     if (known) return known;
     const format =
       text.length <= MAX_TOKEN_LENGTH ? this.formats.find((candidate) => candidate.recognises(text)) : undefined;
-    const token = format?.open(text);
-    if (token instanceof Promise) return token.then((read) => read ?? this.refuse(text));
-    if (!token) return this.refuse(text);
-    // A text that holds its claims says the same for ever; the row that another one stands for changes.
-    if (format!.seal) this.opened.set(text, token);
+    // A row that a text stands for changes: it is not remembered here.
+    if (format && !isSealed(format)) {
+      const read = format.read(text);
+      return read instanceof Promise ? read.then((token) => token ?? this.refuse(text)) : (read ?? this.refuse(text));
+    }
+    const kid = format?.kidOf(text);
+    const key = format && kid !== undefined ? this.keyring.find(format.purpose, kid) : undefined;
+    const said = key && format?.open(text, key);
+    if (!key || !said) {
+      if (kid !== undefined && this.keyring.isRevoked(kid)) throw new TokenRejected('revoked');
+      if (kid !== undefined && !key) this.view.assertFresh(); // it may be of a key that came after the last news
+      return this.refuse(text);
+    }
+    const token = { ...said, holds: [...said.holds, heldOf(key)] };
+    this.opened.set(text, token);
     return token;
   }
 
@@ -189,6 +212,9 @@ export class Tokens {
     throw new TokenRejected(isOfOther ? 'other_environment' : 'malformed');
   }
 }
+
+/** A key is revoked once and for all, so its epoch at issue is always 0. */
+const heldOf = (key: Key) => ({ id: key.id, epoch: 0 });
 
 /** The owner as the actor of an event: the name is the one of this moment. */
 export const actorOf = (owner: Client | MemberFacts): Actor =>

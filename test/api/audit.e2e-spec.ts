@@ -59,6 +59,8 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
   const key_id = (await register(admin, account, makeKey('EdDSA'))).id;
   const paused = (await admin.createAccount(`Paused ${randomUUID()}`)).id;
   await admin.post(`/service-accounts/${paused}/disable`);
+  await platform.post('/keys/rotate', { purpose: 'token-seal' });
+  const { kid } = (await platform.get('/keys')).json.data.find(({ state }: { state: string }) => state === 'retiring');
   const customer = (await admin.post('/partner/orgs', { name: `Customer ${randomUUID()}` })).json.id;
   const clerk = async () =>
     (
@@ -139,6 +141,8 @@ async function changes(): Promise<Record<string, Call & { action: string }>> {
       '/api/v1/scopes',
       { body: { name: 'pockets.read', description: 'Read' }, headers: root, action: 'scope.created' },
     ],
+    ['POST', '/api/v1/keys/rotate', { body: { purpose: 'token-sign' }, headers: root, action: 'key.published' }],
+    ['POST', '/api/v1/keys/:kid/revoke', { headers: root, action: 'key.revoked' }, { kid }],
     ['POST', '/api/v1/partner/orgs', { body: { name: 'New' }, action: 'organization.created' }],
     [
       'PATCH',
@@ -263,8 +267,7 @@ const send = (route: string, { path, body, headers }: Call) =>
 async function contents(): Promise<Record<string, string>> {
   const tables = await service.database.query<{ name: string }>(
     `SELECT quote_ident(relname) AS name FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace
-      WHERE nspname = 'public' AND relkind IN ('r', 'p') AND NOT relispartition
-        AND relname NOT IN ('instance', 'rate_limit_window')`,
+      WHERE nspname = 'public' AND relkind IN ('r', 'p') AND NOT relispartition AND relname NOT IN ('instance', 'rate_limit_window')`, // heartbeats, and counts of requests
   );
   expect(tables.length).toBeGreaterThan(14);
   const prints: Record<string, string> = {};

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, it } from '@jest/globals';
-import { startPatient } from '../support/people.js';
+import { join, startPatient } from '../support/people.js';
+import { makeFor, makeOwn } from '../support/personal-access-tokens.js';
 import type { Answer, Session, TestAccount, TestService } from '../support/service.js';
 
 const MOST = 12;
@@ -50,4 +51,23 @@ it('RL-08 one organization’s secrets are bounded over all its accounts, also w
   // The next organization is none the wiser.
   await platform.createOrganization('Bystander');
   await platform.createAccount('Mine');
+});
+
+it('RL-08 personal access tokens count as well, until they are revoked, have expired, or their member left', async () => {
+  await platform.createOrganization('Tokens');
+  const admin = await join(platform, 'admin@tokens.example');
+  const leaver = await join(admin, 'leaver@tokens.example');
+  const bot = await admin.createAccount('Bot', ['companies:read']); // with a secret
+  for (let i = 0; i < 4; i++) await makeOwn(leaver, ['companies:read']);
+  for (let i = 1; i < MOST - 4; i++) await makeFor(admin, bot.id, ['companies:read']);
+  const another = () => admin.post(`/service-accounts/${bot.id}/secrets`);
+  expect(codes([await another()])).toEqual(['limit_reached']);
+  await service.database.query(
+    `UPDATE credential SET expires_at = now() WHERE id IN (SELECT id FROM credential WHERE service_account_id = $1 AND kind = 'personal_access_token' LIMIT 2)`,
+    [bot.id],
+  );
+  expect(codes([await another(), await another(), await another()])).toEqual([201, 201, 'limit_reached']);
+  expect((await admin.delete(`/users/${leaver.userId}`)).status).toBe(204);
+  const room = await Promise.all([1, 2, 3, 4, 5].map(another));
+  expect(codes(room)).toEqual([201, 201, 201, 201, 'limit_reached']);
 });

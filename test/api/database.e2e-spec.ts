@@ -3,6 +3,7 @@ import pg from 'pg';
 import { DataSource } from 'typeorm';
 import { MIGRATIONS } from '../../src/database/database.module.js';
 import { migrate, revertLast } from '../../src/database/migrate.js';
+import { Revocations } from '../../src/revocation/revocations.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { startPatient } from '../support/people.js';
 import type { TestService } from '../support/service.js';
@@ -88,6 +89,28 @@ describe('the schema', () => {
     for (const _ of MIGRATIONS) await revertLast(spare.owner);
     const reports = await Promise.all([1, 2, 3].map(() => migrate(spare.owner, spare.application)));
     expect(reports.map(({ ran }) => ran.length).sort()).toEqual([0, 0, MIGRATIONS.length]);
+  });
+});
+
+describe('a transaction', () => {
+  it('P2 whose connection breaks between two queries: 503, and nothing changed', async () => {
+    const admin = await service.signIn();
+    const revocations = service.app.get(Revocations);
+    const { stillHeld } = revocations;
+    revocations.stillHeld = async (tx, holds) => {
+      const [{ pid }] = await tx.query('SELECT pg_backend_pid() AS pid');
+      await service.database.query('SELECT pg_terminate_backend($1)', [pid]);
+      await new Promise((resolve) => setTimeout(resolve, 100)); // until the pool has heard of it
+      return stillHeld.call(revocations, tx, holds);
+    };
+    try {
+      const answer = await admin.post('/companies', { name: 'Cut off' });
+      expect([answer.status, answer.json.code]).toEqual([503, 'temporarily_unavailable']);
+    } finally {
+      revocations.stillHeld = stillHeld;
+    }
+    expect(await service.database.query(`SELECT 1 FROM company WHERE name = 'Cut off'`)).toEqual([]);
+    expect((await admin.post('/companies', { name: 'Connected' })).status).toBe(201);
   });
 });
 

@@ -207,7 +207,7 @@ describe('registering', () => {
   it('IN-05 nested names that are no members; IN-04 fields that are none; SS-05 jwks_uri', async () => {
     const account = await admin.createAccount('Hostile');
     const { jwk } = makeKey('EdDSA');
-    for (const name of ['__proto__', 'constructor']) {
+    for (const name of ['__proto__', 'constructor', 'toString']) {
       const body = `{"jwk":${JSON.stringify(jwk).replace('{', `{"${name}":{"kty":"oct"},`)}}`;
       const answer = await service.request('POST', `/api/v1${path(account)}`, {
         body,
@@ -216,7 +216,7 @@ describe('registering', () => {
       expect(code(answer)).toEqual([400, 'malformed_request']);
     }
     expect(({} as { kty?: string }).kty).toBeUndefined();
-    const odd = { prototype: { kty: 'oct' }, toString: 'x', nested: { deep: [{ a: 1 }] }, 'x5t#S256': 'x' };
+    const odd = { prototype: { kty: 'oct' }, nested: { deep: [{ a: 1 }] }, 'x5t#S256': 'x' };
     const made = await add(account, { jwk: { ...odd, ...jwk } });
     expect([made.status, Object.keys(made.json.jwk).sort()]).toEqual([201, ['alg', 'crv', 'kid', 'kty', 'use', 'x']]);
     for (const field of ['jwks_uri', 'jwks', 'kid', 'public_jwk', 'id', 'organization_id', 'revoked_at'])

@@ -4,6 +4,7 @@ import { PLATFORM_ORGANIZATION } from '../../src/kernel/actor.js';
 import { MAX_ORGANIZATION_DEPTH } from '../../src/kernel/limits.js';
 import { eventsOf } from '../support/oauth.js';
 import { at, join, MINUTE, PASSWORD, startPatient, tokenOf } from '../support/people.js';
+import { visible } from '../support/routes.js';
 import { type Answer, bearer, type Session, TestService } from '../support/service.js';
 
 const PARTNER = ['partner:orgs:read', 'partner:orgs:write', 'partner:users:write'];
@@ -18,18 +19,6 @@ beforeAll(async () => {
 afterAll(() => service.stop());
 
 const code = ({ status, json }: Answer) => [status, json?.code];
-/** What a caller can tell one answer from another by. */
-const visible = ({ status, headers, json, text }: Answer) => ({
-  status,
-  body: json ? { ...json, request_id: undefined } : text,
-  headers: {
-    ...headers,
-    'x-request-id': undefined,
-    'x-ratelimit-remaining': undefined, // one less each time
-    'x-ratelimit-reset': undefined,
-    date: undefined,
-  },
-});
 
 /** Somebody who calls `/api/v1/partner/orgs…`: a service account by its token, or a signed-in person. */
 interface Partner {

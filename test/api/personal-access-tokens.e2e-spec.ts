@@ -5,7 +5,7 @@ import { expectInvalidToken, expectRefused } from '../support/oauth.js';
 import { at, join, MINUTE, startPatient } from '../support/people.js';
 import { call, inDays, makeFor, makeOwn } from '../support/personal-access-tokens.js';
 import { queriesDuring } from '../support/queries.js';
-import { type Answer, bearer, type Session, type TestAccount, type TestService } from '../support/service.js';
+import { ADMIN, type Answer, bearer, type Session, type TestAccount, type TestService } from '../support/service.js';
 
 let service: TestService;
 let platform: Session;
@@ -225,6 +225,24 @@ describe('what one may do', () => {
     expect((await named(strong.token)).json.data.map(({ name }: TestAccount) => name)).toContain('Concierge');
     const weak = await makeOwn(own, ['admin:access']);
     expect(code(await named(weak.token))).toEqual([403, 'insufficient_scope']);
+  });
+
+  it('SC-07 a platform admin’s in an organization of theirs is bounded by what they are there', async () => {
+    const root = await service.signIn();
+    await root.createOrganization('Visited');
+    await root.post('/users', { email: ADMIN.email, name: 'Admin', role: 'auditor' });
+    const { organizations } = (await root.get('/session')).json;
+    const visited = organizations.find(({ name }: { name: string }) => name === 'Visited');
+    expect((await root.patch('/session', { organization_id: visited.id })).status).toBe(200);
+    expect((await root.get('/session')).json.scopes).toContain('companies:read');
+    expect(code(await post(root))).toEqual([403, 'scope_not_held']);
+    const { token } = await makeOwn(root, ['audit:read']);
+    expect((await call(service, { token }, '/audit-events')).status).toBe(200);
+    const elsewhere = { ...bearer(token), 'x-organization-id': organization.id };
+    expect(code(await service.request('GET', '/api/v1/audit-events', { headers: elsewhere }))).toEqual([
+      403,
+      'insufficient_scope',
+    ]);
   });
 
   it('TN-01 a person sees and revokes their own alone', async () => {

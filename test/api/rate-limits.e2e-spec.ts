@@ -222,7 +222,7 @@ describe('CONTRACT §8: rate_limit of an organization', () => {
         'validation_failed',
       ]);
     }
-    for (const name of ['__proto__', 'constructor']) {
+    for (const name of ['__proto__', 'constructor', 'toString', 'valueOf']) {
       const body = `{"rate_limit":{"limit":1,"window_seconds":1,"${name}":{"limit":5}}}`;
       const headers = { cookie: platform.cookie, 'content-type': 'application/json' };
       expect((await service.request('PATCH', `/api/v1/organizations/${id}`, { body, headers })).status).toBe(400);

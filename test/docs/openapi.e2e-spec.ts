@@ -208,7 +208,7 @@ describe('/openapi.json', () => {
       nullable: true,
     });
     expect(schema('BatchedEmployee').required!.sort()).toEqual(['external_id', 'name']);
-    expect(schema('PushEmployees').properties!.employees).toMatchObject({ type: 'array', minItems: 1, maxItems: 200 });
+    expect(schema('PushEmployees').properties!.employees).toMatchObject({ type: 'array', minItems: 1, maxItems: 100 });
     expect(schema('UpdateEmployee').required).toBeUndefined();
     expect(document.paths['/api/v1/companies/{id}'].get.responses[200]).toMatchObject({
       headers: { ETag: { schema: { type: 'string' } } },
@@ -271,8 +271,8 @@ describe('/openapi.json', () => {
     for (const { name, operation } of operations()) {
       const charged = operation.security.length > 0;
       const [[, success]] = Object.entries(operation.responses).filter(([status]) => status.startsWith('2'));
-      const shown = Object.keys(success.headers ?? {}).filter((header) => header.startsWith('X-RateLimit-'));
-      expect([name, shown]).toEqual([name, charged ? HEADERS : []]);
+      const told = Object.keys(success.headers ?? {}).filter((header) => header.startsWith('X-RateLimit'));
+      expect([name, told]).toEqual([name, charged ? HEADERS : []]);
       if (charged)
         expect([name, Object.keys(operation.responses[429].headers!)]).toEqual([name, [...HEADERS, 'Retry-After']]);
     }

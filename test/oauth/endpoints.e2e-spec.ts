@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { claimsOf, JWT_BEARER, jwt, makeKey, now, register, type TestKey } from '../support/assertions.js';
 import { accessToken, eventsOf, expectOAuthError, GRANT, PATIENT, postForm } from '../support/oauth.js';
 import { basic, type Session, type TestAccount, TestService } from '../support/service.js';
 
@@ -9,6 +10,7 @@ type Endpoint = (typeof ENDPOINTS)[number];
 let service: TestService;
 let admin: Session;
 let account: TestAccount;
+let key: TestKey;
 let metadata: Record<string, string & string[]>;
 
 beforeAll(async () => {
@@ -16,6 +18,8 @@ beforeAll(async () => {
   admin = await service.signIn();
   await admin.createOrganization('Endpoints');
   account = await admin.createAccount('Concierge', ['companies:read']);
+  key = makeKey('ES256');
+  await register(admin, account, key);
   metadata = (await service.request('GET', '/.well-known/oauth-authorization-server')).json;
 });
 afterAll(() => service?.stop());
@@ -32,24 +36,32 @@ const call = async (endpoint: Endpoint, { body = {}, authorization }: Way) => {
 };
 
 /** A request that authenticates by each method. */
-const WAYS: Record<string, (of: TestAccount) => Way> = {
+const WAYS: Record<string, (account: TestAccount) => Way> = {
   client_secret_basic: ({ credentials }) => ({ authorization: basic(credentials) }),
   client_secret_post: ({ credentials: { id, secret } }) => ({ body: { client_id: id, client_secret: secret } }),
+  private_key_jwt: (account) => assertionOf(claimsOf(account)),
 };
+const assertionOf = (claims: Record<string, unknown>): Way => ({
+  body: { client_assertion_type: JWT_BEARER, client_assertion: jwt(key, {}, claims) },
+});
 
 describe.each(ENDPOINTS)('CA-19 client authentication at %s', (endpoint) => {
   it('CA-20 goes by each method that metadata lists, and by no other', async () => {
     const listed = metadata[`${endpoint}_endpoint_auth_methods_supported`];
     expect(listed.filter((name) => name !== 'Bearer')).toEqual(metadata.token_endpoint_auth_methods_supported);
-    for (const [method, way] of Object.entries(WAYS)) {
-      expect(listed).toContain(method);
-      expect((await call(endpoint, way(account))).status).toBe(200);
-    }
+    expect(listed.filter((name) => name !== 'Bearer').sort()).toEqual(Object.keys(WAYS).sort());
+    for (const way of Object.values(WAYS)) expect((await call(endpoint, way(account))).status).toBe(200);
     const others: Way[] = [
       { body: { client_id: account.client_id } }, // `none`
       { authorization: `Digest username="${account.client_id}", realm="gatehouse", nonce="x", response="x"` },
     ];
     for (const way of others) expectOAuthError(await call(endpoint, way), 401, 'invalid_client');
+  });
+
+  it('PJ-19 takes an assertion once, wherever it was used before', async () => {
+    const once = assertionOf(claimsOf(account));
+    expect((await call(endpoint, once)).status).toBe(200);
+    for (const at of ENDPOINTS) expectOAuthError(await call(at, once), 401, 'invalid_client');
   });
 
   it('CA-19 gives the same answers and the same record as the token endpoint', async () => {
@@ -59,6 +71,7 @@ describe.each(ENDPOINTS)('CA-19 client authentication at %s', (endpoint) => {
     });
     const disabled = await admin.createAccount(`Disabled ${endpoint}`, ['companies:read']);
     await admin.post(`/service-accounts/${disabled.id}/disable`);
+    await register(admin, restricted, key);
     const revoked = await admin.createAccount(`Revoked ${endpoint}`, ['companies:read']);
     await admin.post(`/service-accounts/${revoked.id}/secrets/${revoked.secret.id}/revoke`);
     const unknown = `sa_${'0'.repeat(22)}`;
@@ -74,6 +87,11 @@ describe.each(ENDPOINTS)('CA-19 client authentication at %s', (endpoint) => {
       WAYS.client_secret_post(restricted),
       WAYS.client_secret_basic(disabled),
       WAYS.client_secret_post(revoked),
+      WAYS.private_key_jwt(restricted),
+      assertionOf(claimsOf(account, { aud: 'https://other.example' })),
+      assertionOf(claimsOf(account, { exp: now() - 600, iat: now() - 900 })),
+      { body: { ...assertionOf(claimsOf(account)).body, client_secret: secret } },
+      { body: { client_assertion_type: JWT_BEARER } },
     ];
     for (const way of ways) {
       const told = [];

@@ -209,6 +209,20 @@ describe('Y11 private_key_jwt', () => {
         const config = await openid.discovery(url, jwt.client_id, undefined, openid.PrivateKeyJwt(key), { execute });
         const tokens = await openid.clientCredentialsGrant(config, { scope: SCOPE });
         expect(tokens).toMatchObject({ expires_in: 900, scope: SCOPE });
+
+        // Each request has an assertion of its own, at every endpoint (CA-19).
+        expect(await openid.tokenIntrospection(config, tokens.access_token)).toMatchObject({
+          active: true,
+          sub: jwt.id,
+        });
+        await openid.tokenRevocation(config, tokens.access_token);
+        expect(await openid.tokenIntrospection(config, tokens.access_token)).toEqual({ active: false });
+        expect(await companies(tokens.access_token)).toBe(401);
+        const auth = oauth.PrivateKeyJwt(key);
+        const revoked = await oauth.revocationRequest(server, client, auth, result.access_token, loopback);
+        expect(await oauth.processRevocationResponse(revoked)).toBeUndefined();
+        const told = await oauth.introspectionRequest(server, client, auth, result.access_token, loopback);
+        expect(await oauth.processIntrospectionResponse(server, client, told)).toEqual({ active: false });
       }
     });
   }

@@ -240,7 +240,7 @@ describe('on the embedded database', () => {
     expect(await runToEnd(environment, 'era', 'raise')).toMatchObject({
       code: 0,
       stdout:
-        'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.\n',
+        'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
     });
     await start();
     expect([await use(tokens.printed), await use(tokens.sibling)]).toEqual([401, 401]);
@@ -253,7 +253,7 @@ describe('on the embedded database', () => {
     expect(await runToEnd(environment, 'era', 'raise')).toMatchObject({
       code: 0,
       stdout:
-        'The era is 3: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.\n',
+        'The era is 3: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
     });
     expect(await use(before)).toBe(401); // at once: the command waited for every instance
     expect(await use(await token(sibling))).toBe(200);

@@ -168,12 +168,11 @@ describe('the operator’s commands', () => {
       return [code, stdout, stderr];
     };
     const names = MIGRATIONS.map(({ name }) => name);
-    const shown = (landed: (name: string) => boolean) =>
-      names.map((name) => `${landed(name) ? '[x]' : '[ ]'} ${name}\n`).join('');
-    expect(await said('migration', 'show')).toEqual([0, shown(() => false), '']);
+    const shown = (landed: number) => names.map((name, i) => `[${i < landed ? 'x' : ' '}] ${name}\n`).join('');
+    expect(await said('migration', 'show')).toEqual([0, shown(0), '']);
     expect(await said('migration', 'run')).toEqual([0, `Ran ${names.join(', ')}.\n`, '']);
     expect(await said('migration', 'run')).toEqual([0, 'The schema is up to date.\n', '']);
-    expect(await said('migration', 'show')).toEqual([0, shown(() => true), '']);
+    expect(await said('migration', 'show')).toEqual([0, shown(names.length), '']);
     expect(await said('keys', 'rotate', 'sealing')).toEqual([0, 'The next key is in use.\n', '']);
     const [code, stdout] = await said('keys', 'rotate', 'signing');
     expect(code).toBe(0);
@@ -181,16 +180,80 @@ describe('the operator’s commands', () => {
     expect(await said('keys', 'rotate', 'signing')).toEqual([0, stdout, '']); // under way already
     expect(await said('era', 'raise')).toEqual([
       0,
-      'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets are alive again.\n',
+      'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
       '',
     ]);
     expect(await said('migration', 'revert')).toEqual([0, 'Took back the newest migration.\n', '']);
-    expect(await said('migration', 'show')).toEqual([0, shown((name) => name !== names.at(-1)), '']);
+    expect(await said('migration', 'show')).toEqual([0, shown(names.length - 1), '']);
   });
 
-  it.each([['frobnicate'], ['constructor'], ['--help'], ['era']])('unknown: %s', async (word) => {
-    const { code, stdout, stderr } = await runToEnd(await settings({}), word);
+  it('MD-07 list and revoke keys', async () => {
+    const environment = await settings({ DATABASE_URL: urlOf('own_only', 'b1', 'one_role') });
+    const listed = (await runToEnd(environment, 'keys', 'list')).stdout.trimEnd().split('\n');
+    expect(listed.map((line) => line.split(/ +/).slice(0, 2).join(' '))).toEqual([
+      'PURPOSE STATE',
+      'token-sign active',
+      'token-seal active',
+      'cursor active',
+      'credential-hash active',
+    ]);
+    const kid = /token-seal +active +\S+ +(\S+)/.exec(listed.join('\n'))![1];
+    expect(await runToEnd(environment, 'keys', 'revoke', '--reason', 'a drill', '--', kid)).toEqual({
+      code: 0,
+      stdout: expect.stringMatching(
+        new RegExp(`^Revoked\\. Every token made with ${kid} is dead on every instance: 0 of 0`),
+      ),
+      stderr: '',
+    });
+    expect((await runToEnd(environment, 'keys', 'list', '--all')).stdout).toMatch(
+      new RegExp(`token-seal +revoked +A256GCM +${kid}`),
+    );
+    // A kid may begin with a dash.
+    expect(await runToEnd(environment, 'keys', 'revoke', '-nobody')).toEqual({
+      code: 1,
+      stdout: '',
+      stderr: 'There is no such key\n',
+    });
+  });
+
+  const LIST = /Usage: npm run gatehouse -- <command>\n\n {2}migration run .*\n(?: {2}\S.*\n){9,}$/;
+
+  it.each([['frobnicate'], ['constructor'], ['era'], ['keys rotate'], ['keys rotate everything']])(
+    'unknown: %s',
+    async (words) => {
+      const { code, stdout, stderr } = await runToEnd(await settings({}), ...words.split(' '));
+      expect([code, stdout]).toEqual([64, '']);
+      expect(stderr.split('\n')[0]).toBe(`Unknown command: "${words}"`);
+      expect(stderr).toMatch(LIST);
+    },
+  );
+
+  it.each([
+    ['keys revoke', 'kid is missing'],
+    ['keys revoke --reason why', 'kid is missing'],
+    ['keys revoke one two', 'Unknown argument: "two"'],
+    ['keys revoke one --because', "Unknown option '--because'"],
+    ['keys list --all=1', "Option '--all' does not take an argument"],
+    ['era raise twice', 'Unknown argument: "twice"'],
+  ])('misused: %s', async (words, fault) => {
+    const { code, stdout, stderr } = await runToEnd(await settings({}), ...words.split(' '));
     expect([code, stdout]).toEqual([64, '']);
-    expect(stderr).toMatch(/^Usage: npm run gatehouse -- <command>\n\n {2}migration run .*\n(?: {2}\S.*\n){5}$/);
+    expect(stderr).toMatch(
+      /^[^\n]*\n\nUsage: npm run gatehouse -- (keys revoke <kid> \[--reason <text>\]|keys list \[--all\]|era raise)\n\n\S.*\.\n$/,
+    );
+    expect(stderr).toContain(fault);
+  });
+
+  it('say what there is', async () => {
+    for (const words of [['--help'], ['-h']]) {
+      const { code, stdout, stderr } = await runToEnd(await settings({}), ...words);
+      expect([code, stderr]).toEqual([0, '']);
+      expect(stdout).toMatch(LIST);
+    }
+    const { code, stdout } = await runToEnd(await settings({}), 'keys', 'revoke', '--help');
+    expect([code, stdout]).toEqual([
+      0,
+      expect.stringMatching(/^Usage: npm run gatehouse -- keys revoke <kid> \[--reason <text>\]\n\nEmergency: /),
+    ]);
   });
 });

@@ -1,5 +1,4 @@
-import type { Answer, Session, TestService } from './service.js';
-import { bearer } from './service.js';
+import { type Answer, bearer, type Session, type TestService } from './service.js';
 
 export interface Made {
   id: string;

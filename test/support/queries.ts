@@ -10,5 +10,6 @@ export async function queriesDuring(work: () => Promise<void>): Promise<string[]
     return typeof config === 'string' ? config : (config.text ?? '');
   });
   query.mockRestore();
-  return texts.filter((text) => !/\b(instance|era|keyring_key|LISTEN|rate_limit_window)\b|^SELECT 1$/.test(text));
+  const idle = /\b(FROM|INTO|UPDATE) (instance|era|keyring_key)\b|\brate_limit_window\b|^LISTEN |^SELECT 1$/;
+  return texts.filter((text) => !idle.test(text));
 }

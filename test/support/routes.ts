@@ -1,5 +1,6 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import type { FastifyInstance } from 'fastify';
+import type { Answer } from './service.js';
 
 export interface Route {
   method: string;
@@ -27,3 +28,16 @@ export const MUTATING = new Set(['POST', 'PUT', 'PATCH', 'DELETE']);
 /** A path with its parameters filled in, by name; those that are not given become `otherwise`. */
 export const fill = (url: string, values: Record<string, string>, otherwise = '') =>
   url.replace(/:([a-z_]+)/g, (_, name: string) => values[name] ?? otherwise);
+
+/** What a caller can tell two answers apart by. */
+export const visible = ({ status, headers, json, text }: Answer) => ({
+  status,
+  body: json ? { ...json, request_id: undefined } : text,
+  headers: {
+    ...headers,
+    'x-request-id': undefined,
+    'x-ratelimit-remaining': undefined, // one less each time
+    'x-ratelimit-reset': undefined,
+    date: undefined,
+  },
+});

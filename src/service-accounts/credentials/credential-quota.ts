@@ -21,8 +21,12 @@ export class CredentialQuota {
   }
 }
 
-/** A deleted account's credentials are dead without being revoked one by one. */
+/**
+ * What is dead without being revoked one by one: a deleted account's, the tokens of a member who left, and tokens that have expired,
+ * which nobody has a reason to revoke.
+ */
 const LIVING = `
   SELECT count(*)::int AS living FROM credential AS c
     LEFT JOIN service_account AS a ON a.organization_id = c.organization_id AND a.id = c.service_account_id
-   WHERE c.organization_id = $1 AND c.revoked_at IS NULL AND a.deleted_at IS NULL`;
+   WHERE c.organization_id = $1 AND c.revoked_at IS NULL AND a.deleted_at IS NULL
+     AND (c.kind <> 'personal_access_token' OR (num_nonnulls(c.service_account_id, c.membership_id) = 1 AND c.expires_at > now()))`;

@@ -152,14 +152,13 @@ export class Credentials {
     replaces?: Credential,
   ): Promise<View> {
     const { organizationId, membershipId } = owner;
-    // An account is locked by its row, so that of two calls the second counts what the first made; of a person none is.
-    if (membershipId) await change.tx.query('SELECT pg_advisory_xact_lock(7316, hashtext($1))', [membershipId]);
+    // From here on those who add one to the organization take turns: the second counts what the first made.
+    await this.quota.assertRoom(change.tx, organizationId);
     const now = this.clock.now();
     const unexpired = kind.facts ? {} : { expiresAt: MoreThan(new Date(now)) };
     const living = { ...ownedBy(owner), kind: kind.name, revokedAt: IsNull(), ...unexpired };
     if ((await change.tx.countBy(Credential, living)) >= kind.limit)
       throw problem('limit_reached', `An owner has at most ${kind.limit} of these that are not revoked`);
-    await this.quota.assertRoom(change.tx, organizationId);
     const id = uuidv7(now);
     const { columns, shown } = kind.mint(id, settings);
     const credential = change.tx.create(Credential, {

@@ -3,8 +3,8 @@ import { Injectable } from '@nestjs/common';
 import { Config } from '../../config/config.js';
 import { randomOctets, uuidText } from '../../kernel/ids.js';
 import { prefixOf } from '../../kernel/secret-value.js';
-import { Keyring } from '../../keyring/keyring.js';
-import type { ClientToken, TokenFormat } from '../access-token.js';
+import type { Key } from '../../keyring/keyring.js';
+import type { ClientToken, SealedFormat } from '../access-token.js';
 
 const KID = 22;
 const NONCE = 12;
@@ -15,14 +15,12 @@ const TAG = 16;
  * The prefix and the kid are the AAD, so a token cannot be moved to another environment. A forged one fails at its tag, without I/O.
  */
 @Injectable()
-export class OpaqueFormat implements TokenFormat {
+export class OpaqueFormat implements SealedFormat {
   readonly name = 'opaque';
+  readonly purpose = 'token-seal';
   private readonly prefix: string;
 
-  constructor(
-    private readonly keyring: Keyring,
-    config: Config,
-  ) {
+  constructor(config: Config) {
     this.prefix = prefixOf('oa2', { word: config.CREDENTIAL_PREFIX, environment: config.ENVIRONMENT });
   }
 
@@ -30,8 +28,7 @@ export class OpaqueFormat implements TokenFormat {
     return text.startsWith(this.prefix);
   }
 
-  seal(token: ClientToken): string {
-    const key = this.keyring.active('token-seal');
+  seal(token: ClientToken, key: Key): string {
     const header = this.prefix + key.kid;
     const nonce = randomOctets(NONCE);
     const cipher = createCipheriv('aes-256-gcm', key.secret, nonce).setAAD(Buffer.from(header));
@@ -40,13 +37,16 @@ export class OpaqueFormat implements TokenFormat {
     return header + Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString('base64url');
   }
 
-  open(text: string): ClientToken | undefined {
+  kidOf(text: string): string {
+    return text.slice(this.prefix.length, this.prefix.length + KID);
+  }
+
+  open(text: string, key: Key): ClientToken | undefined {
     const start = this.prefix.length + KID;
     const header = text.slice(0, start);
-    const key = this.keyring.find('token-seal', header.slice(this.prefix.length));
     const octets = Buffer.from(text.slice(start), 'base64url');
     // base64url decoding is lenient; a token has exactly one spelling.
-    if (!key || octets.length <= NONCE + TAG || octets.toString('base64url') !== text.slice(start)) return undefined;
+    if (octets.length <= NONCE + TAG || octets.toString('base64url') !== text.slice(start)) return undefined;
     try {
       const decipher = createDecipheriv('aes-256-gcm', key.secret, octets.subarray(0, NONCE), { authTagLength: TAG });
       decipher.setAAD(Buffer.from(header)).setAuthTag(octets.subarray(-TAG));

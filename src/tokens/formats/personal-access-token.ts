@@ -4,12 +4,12 @@ import { prefixOf } from '../../kernel/secret-value.js';
 import { RevocationView } from '../../revocation/revocation-view.js';
 import type { Credential } from '../../service-accounts/credentials/credential.entity.js';
 import { PersonalAccessTokenKind } from '../../service-accounts/credentials/personal-access-token.js';
-import type { AccessToken, TokenFormat } from '../access-token.js';
+import type { AccessToken, RowFormat } from '../access-token.js';
 import { TokenRejected } from '../tokens.service.js';
 
 /** `client_pat_live_…`: a text that only names and proves a credential; the claims stand in its row. */
 @Injectable()
-export class PersonalAccessTokenFormat implements TokenFormat {
+export class PersonalAccessTokenFormat implements RowFormat {
   readonly name = 'personal_access_token';
   private readonly prefix: string;
 
@@ -25,7 +25,7 @@ export class PersonalAccessTokenFormat implements TokenFormat {
     return text.startsWith(this.prefix);
   }
 
-  open(text: string): AccessToken | undefined | Promise<AccessToken | undefined> {
+  read(text: string): AccessToken | undefined | Promise<AccessToken | undefined> {
     this.view.assertFresh(); // whoever is blind does not wait for a database that may be gone
     const credential = this.kind.prove(text);
     if (credential instanceof Promise) return credential.then((row) => row && this.tokenOf(row));
