@@ -12,7 +12,7 @@ import { eventsOf, GRANT, PATIENT } from '../support/oauth.js';
 import { CLI, runToEnd } from '../support/processes.js';
 import { bearer, ServiceProcess, serviceEnvironment, type TestAccount, TestService } from '../support/service.js';
 
-jest.setTimeout(60_000);
+jest.setTimeout(180_000);
 
 const key = () => randomBytes(32).toString('base64');
 const OLD = key();

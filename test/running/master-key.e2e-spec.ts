@@ -9,7 +9,7 @@ import { dataDir } from '../support/database.js';
 import { CLI, runToEnd } from '../support/processes.js';
 import { basic, bearer, freePort, ServiceProcess } from '../support/service.js';
 
-jest.setTimeout(90_000);
+jest.setTimeout(180_000);
 
 let environment: Record<string, string>;
 let service: ServiceProcess;

@@ -12,7 +12,7 @@ import { dataDir } from '../support/database.js';
 import { runToEnd } from '../support/processes.js';
 import { ADMIN, bearer, freePort, ServiceProcess } from '../support/service.js';
 
-jest.setTimeout(60_000);
+jest.setTimeout(180_000);
 
 /** Debian's PostgreSQL 15, the oldest that will do; where it is not installed, the embedded one plays a server of one's own. */
 const BIN = '/usr/lib/postgresql/15/bin';
