@@ -3,8 +3,12 @@ export function isStorableText(text: string): boolean {
   return !text.includes('\0') && text.isWellFormed();
 }
 
-/** The pattern of an ILIKE with `ESCAPE '\'` that finds a text anywhere; its own wildcards are plain characters. */
-export const containing = (text: string) => `%${text.replace(/[\\%_]/g, '\\$&')}%`;
+/** A text within a pattern of LIKE with `ESCAPE '\'`, its own wildcards plain characters. */
+const plainly = (text: string) => text.replace(/[\\%_]/g, '\\$&');
+/** The pattern that finds a text anywhere. */
+export const containing = (text: string) => `%${plainly(text)}%`;
+/** The pattern that finds what begins with a text. */
+export const beginningWith = (text: string) => `${plainly(text)}%`;
 
 /** Deeper than any body of ours; whatever walks a value after this, class-transformer too, does so on a stack. */
 const MAX_DEPTH = 16;
@@ -21,6 +25,3 @@ export function everyString(
   if (Array.isArray(value)) return value.every((item) => everyString(item, test, depth - 1));
   return Object.entries(value).every(([key, item]) => test(key, true) && everyString(item, test, depth - 1));
 }
-
-/** The pattern of LIKE for what begins with a text, whatever the text holds. */
-export const beginningWith = (text: string) => `${text.replace(/[\\%_]/g, '\\$&')}%`;
