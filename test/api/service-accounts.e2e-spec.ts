@@ -159,7 +159,8 @@ describe('the list', () => {
     ])
       expect(code(await owner.get(path + next_cursor))).toEqual([400, 'invalid_cursor']);
     expect((await owner.get(`/service-accounts?limit=3&cursor=${next_cursor}`)).status).toBe(200);
-    expect(code(await owner.get(`/service-accounts?cursor=A${next_cursor.slice(1)}`))).toEqual([400, 'invalid_cursor']);
+    const altered = (next_cursor[0] === 'A' ? 'B' : 'A') + next_cursor.slice(1);
+    expect(code(await owner.get(`/service-accounts?cursor=${altered}`))).toEqual([400, 'invalid_cursor']);
   });
 
   it('CONTRACT §8: search finds within names, in any case; wildcards are characters; the deleted are gone', async () => {
