@@ -241,6 +241,12 @@ export class Config {
   MAX_TOKEN_REVOCATIONS_PER_ORGANIZATION: number = 10_000;
 
   @Type(() => Number)
+  @IsInt({ message: 'MAX_ORGANIZATIONS_BENEATH must be a whole number' })
+  @Min(1)
+  @Max(1_000_000)
+  MAX_ORGANIZATIONS_BENEATH: number = 1000;
+
+  @Type(() => Number)
   @IsInt({ message: 'MAX_CREDENTIALS_PER_ORGANIZATION must be a whole number' })
   @Min(1)
   @Max(1_000_000)

@@ -1,6 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource, type EntityManager } from 'typeorm';
 import { brokenConstraint, type Change, Changes, type Outcome } from '../changes/changes.js';
+import { Config } from '../config/config.js';
 import { type Caller, PLATFORM_ORGANIZATION } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { isUuid, uuidv7 } from '../kernel/ids.js';
@@ -61,6 +62,7 @@ export class Organizations {
     private readonly scopes: Scopes,
     private readonly sessions: Sessions,
     private readonly clock: Clock,
+    private readonly config: Config,
     feed: RevocationFeed,
   ) {
     this.directory = new Directory((id) => this.load(id), 50_000);
@@ -139,6 +141,7 @@ export class Organizations {
           parentId && parentId !== own
             ? await assertBeneath(change.tx, caller, parentId)
             : await readLine(change.tx, own);
+        await this.assertRoomBeneath(change.tx, own);
         return this.insertBeneath(change, parents, { name, scopeCeiling }, own);
       })
       .catch(nameTaken);
@@ -248,6 +251,14 @@ export class Organizations {
     // The platform is nobody's parent: what it makes for itself stands at the top.
     const parentId = parents.find(({ platform }) => !platform)?.id ?? null;
     return this.insert(change, { name, scopeCeiling, parentId, rateLimit }, by);
+  }
+
+  /** Each organization has limits of its own, so nobody multiplies theirs without end. Two who make the last one take turns. */
+  private async assertRoomBeneath(tx: EntityManager, id: string): Promise<void> {
+    if ((await lock(tx, id)).platform) return;
+    const most = this.config.MAX_ORGANIZATIONS_BENEATH;
+    const [{ count }] = await tx.query(`SELECT count(*)::integer AS count FROM (${beneath('$1::uuid')}) AS b`, [id]);
+    if (count >= most) throw problem('limit_reached', `At most ${most} organizations stand beneath one`);
   }
 
   /** What is asked for lies within what bounds the parent now; if that is narrowed later, `boundsOf` sees to it. */

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { Config } from '../../src/config/config.js';
 import { PLATFORM_ORGANIZATION } from '../../src/kernel/actor.js';
 import { MAX_ORGANIZATION_DEPTH } from '../../src/kernel/limits.js';
 import { eventsOf } from '../support/oauth.js';
@@ -69,6 +70,22 @@ const scopesOf = async (session: Session) => (await session.get('/session')).jso
 const idsOf = (answer: Answer) => answer.json.data.map(({ id }: { id: string }) => id) as string[];
 
 describe('what stands beneath', () => {
+  it('RL-08 a reseller makes so many and no more, also two at once; others go on', async () => {
+    const [full, other] = [await reseller(), await reseller()];
+    const config = service.app.get(Config);
+    const most = config.MAX_ORGANIZATIONS_BENEATH;
+    config.MAX_ORGANIZATIONS_BENEATH = 2;
+    try {
+      const first = await child(full);
+      const asked = ['a', 'b', 'c'].map((name) => full.call('POST', '', { name, parent_id: first }));
+      const answers = (await Promise.all(asked)).map(({ status, json }) => json.code ?? status);
+      expect(answers.sort()).toEqual([201, 'limit_reached', 'limit_reached']);
+      await child(other);
+    } finally {
+      config.MAX_ORGANIZATIONS_BENEATH = most;
+    }
+  });
+
   it('E3 made, listed, read, renamed; the parent is the caller’s own organization', async () => {
     const partner = await reseller();
     const made = await partner.call('POST', '', { name: 'Customer', scope_ceiling: ['companies:read'] });
