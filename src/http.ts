@@ -13,11 +13,13 @@ import { serveDocs } from './docs/openapi.js';
 import { uuidv7 } from './kernel/ids.js';
 import { OAuthError } from './kernel/oauth-error.js';
 import { problem } from './kernel/problem.js';
-import { everyString, isStorableText } from './kernel/text.js';
-import { isOAuthPath } from './oauth/paths.js';
+import { countValues, everyString, isStorableText } from './kernel/text.js';
+import { isOAuthRequest } from './oauth/paths.js';
 import { MAX_BODY, parseForm, parseJson } from './oauth/token-request.js';
 
 const BODY_LIMIT = 64 * 1024;
+/** More than any body of ours holds. Checking a value costs far more than reading it, and nobody else is answered meanwhile. */
+const MAX_VALUES = 2000;
 const GRACE_MS = 10_000;
 /** class-transformer passes over these without a word, and an unknown field is to be a 400. */
 const IGNORED_NAMES = new Set(Object.getOwnPropertyNames(Object.prototype));
@@ -28,7 +30,7 @@ export async function createApp(
   connection: PostgresConnection,
   log: Logger,
 ): Promise<NestFastifyApplication> {
-  const errors = new ErrorFilter(isOAuthPath);
+  const errors = new ErrorFilter(isOAuthRequest);
   const adapter = new FastifyAdapter({
     frameworkErrors: (error: Error, request: FastifyRequest, reply: FastifyReply) =>
       errors.answer(error, request, reply),
@@ -68,7 +70,6 @@ export async function createApp(
 
 /** Flat and strict for OAuth endpoints, JSON in UTF-8 without NUL or lone surrogates for all else. Any other type is 415. */
 function parseBodies(fastify: FastifyInstance): void {
-  const isOAuth = (request: FastifyRequest) => isOAuthPath(request.url.split('?', 1)[0]);
   const oauth = (request: FastifyRequest, body: Buffer, parse: (body: Buffer) => unknown) => {
     if (body.length > MAX_BODY) throw new OAuthError('invalid_request', 'The body is over 16 KiB', { status: 413 });
     assertUtf8(request);
@@ -80,7 +81,7 @@ function parseBodies(fastify: FastifyInstance): void {
     { parseAs: 'buffer' },
     async (request: FastifyRequest, body: Buffer) => {
       // Fastify parses before it says 404: a token request to a path that is none must not be told to change its type.
-      if (!isOAuth(request)) throw problem(request.is404 ? 'not_found' : 'unsupported_media_type');
+      if (!isOAuthRequest(request)) throw problem(request.is404 ? 'not_found' : 'unsupported_media_type');
       return oauth(request, body, parseForm);
     },
   );
@@ -88,7 +89,7 @@ function parseBodies(fastify: FastifyInstance): void {
     'application/json',
     { parseAs: 'buffer' },
     async (request: FastifyRequest, body: Buffer) => {
-      if (isOAuth(request)) return oauth(request, body, parseJson);
+      if (isOAuthRequest(request)) return oauth(request, body, parseJson);
       assertUtf8(request);
       if (body.length === 0) return undefined;
       const text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true });
@@ -105,6 +106,8 @@ function parseBodies(fastify: FastifyInstance): void {
           'malformed_request',
           'The body is nested too deep, or holds a text or a member name that cannot be one',
         );
+      if (countValues(value) > MAX_VALUES)
+        throw problem('malformed_request', `The body holds more than ${MAX_VALUES} values`);
       return value;
     },
   );

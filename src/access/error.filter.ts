@@ -30,8 +30,8 @@ const BY_STATUS: Record<number, ProblemCode> = {
 export class ErrorFilter implements ExceptionFilter {
   private readonly log = new Logger('Error');
 
-  /** `speaksOAuth` tells of a path, without its query, which form its errors take. */
-  constructor(private readonly speaksOAuth: (path: string) => boolean) {}
+  /** `speaksOAuth` tells of a request which form its errors take. */
+  constructor(private readonly speaksOAuth: (request: FastifyRequest) => boolean) {}
 
   catch(thrown: unknown, host: ArgumentsHost): void {
     this.answer(
@@ -55,7 +55,7 @@ export class ErrorFilter implements ExceptionFilter {
       });
     }
     reply.header('cache-control', 'no-store');
-    if (error instanceof OAuthError || this.speaksOAuth(request.url.split('?', 1)[0])) this.asOAuth(error, reply);
+    if (error instanceof OAuthError || this.speaksOAuth(request)) this.asOAuth(error, reply);
     else this.asProblemDetails(error, request, reply);
   }
 

@@ -26,7 +26,7 @@ export class CreateKey {
   @MaxLength(128)
   label?: string;
 
-  /** The public key as a JWK (RFC 7517), or else `pem`: Ed25519, P-256, or RSA of 2048 bits and more. */
+  /** The public key as a JWK (RFC 7517), or else `pem`: Ed25519, P-256, or RSA of 2048 to 4096 bits. */
   @Omittable()
   @IsObject()
   @ApiPropertyOptional({

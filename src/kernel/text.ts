@@ -25,3 +25,9 @@ export function everyString(
   if (Array.isArray(value)) return value.every((item) => everyString(item, test, depth - 1));
   return Object.entries(value).every(([key, item]) => test(key, true) && everyString(item, test, depth - 1));
 }
+
+/** How many values a parsed JSON value holds, itself one of them. It must not be nested too deep. */
+export const countValues = (value: unknown): number =>
+  typeof value === 'object' && value !== null
+    ? Object.values(value).reduce((sum, item) => sum + countValues(item), 1)
+    : 1;

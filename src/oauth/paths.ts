@@ -22,8 +22,12 @@ export const METADATA_PATHS = [
 
 const OAUTH_PATH = new RegExp(`^/(?:${POST_PATHS.map((path) => path.replace(':realm', '[^/]+')).join('|')})/*$`);
 
-/** Whether bodies and errors on this path take the forms of RFC 6749. `path`: without the query. */
-export const isOAuthPath = (path: string) => OAUTH_PATH.test(path);
+/**
+ * Whether body and errors take the forms of RFC 6749. By the route that was found: a path has many spellings (`/oauth/%74oken`), and
+ * one that found the route and not its parser would hand it a body that nobody has checked. By the path where none was found.
+ */
+export const isOAuthRequest = ({ routeOptions, url }: FastifyRequest) =>
+  OAUTH_PATH.test(routeOptions?.url ?? url.split('?', 1)[0]);
 
 /** A realm that is not configured is no path. */
 export function assertRealm(request: FastifyRequest, config: Config): void {

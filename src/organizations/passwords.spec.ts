@@ -53,3 +53,11 @@ it('lets a crowd through, two at a time', async () => {
   const answers = await Promise.all(Array.from({ length: 20 }, () => passwords.verify('correct horse', hash)));
   expect(answers).toEqual(Array(20).fill(true));
 });
+
+it('lets people in while a crowd sets passwords', async () => {
+  const hash = await passwords.hash('correct horse');
+  const crowd = Promise.allSettled(Array.from({ length: 200 }, () => passwords.hash('battery staple')));
+  expect(await passwords.verify('correct horse', hash)).toBe(true);
+  const refused = (await crowd).filter(({ status }) => status === 'rejected');
+  expect(refused).toHaveLength(200 - 65); // one at work, and those who wait
+});

@@ -9,6 +9,28 @@ import { isStorableText } from '../kernel/text.js';
 const AT_ONCE = 2;
 const WAITING = 64;
 
+/** So many at once; the rest wait in a queue that has an end. */
+class Gate {
+  private running = 0;
+  private readonly waiting: (() => void)[] = [];
+
+  constructor(private readonly atOnce: number) {}
+
+  async pass<T>(work: () => Promise<T>): Promise<T> {
+    if (this.running >= this.atOnce) {
+      if (this.waiting.length >= WAITING) throw new Unavailable('too many passwords to check');
+      await new Promise<void>((resolve) => this.waiting.push(resolve)); // whoever leaves hands its place over
+    } else this.running++;
+    try {
+      return await work();
+    } finally {
+      const next = this.waiting.shift();
+      if (next) next();
+      else this.running--;
+    }
+  }
+}
+
 /**
  * Passwords: 8 to 128 code points, whatever they are but NUL and lone surrogates. They are compared in NFC, as RFC 8265 §4.2 has
  * it, since one keyboard writes `é` as one code point and another as two. bcrypt reads 72 bytes at most and stops at NUL, so it is
@@ -21,8 +43,9 @@ export class Passwords {
   private readonly cost: number;
   /** Well-formed, at the same cost, and nobody's: what a password is compared with when there is no hash. */
   private readonly nobodys: string;
-  private running = 0;
-  private readonly waiting: (() => void)[] = [];
+  private readonly all = new Gate(AT_ONCE);
+  /** Whoever sets passwords, for person after person, is one among those who sign in, and fills no queue but this. */
+  private readonly setting = new Gate(1);
 
   constructor(config: Config) {
     this.cost = config.NODE_ENV === 'test' ? 4 : 12;
@@ -36,7 +59,7 @@ export class Passwords {
   }
 
   hash(password: string): Promise<string> {
-    return this.compute(() => bcrypt.hash(digest(password), this.cost));
+    return this.setting.pass(() => this.compute(() => bcrypt.hash(digest(password), this.cost)));
   }
 
   /** Costs the same whether or not there is a hash. */
@@ -44,19 +67,11 @@ export class Passwords {
     return this.compute(async () => (await bcrypt.compare(digest(password), hash ?? this.nobodys)) && hash != null);
   }
 
-  private async compute<T>(work: () => Promise<T>): Promise<T> {
-    if (this.running >= AT_ONCE) {
-      if (this.waiting.length >= WAITING) throw new Unavailable('too many passwords to check');
-      await new Promise<void>((resolve) => this.waiting.push(resolve)); // whoever leaves hands its place over
-    } else this.running++;
-    this.computations++;
-    try {
-      return await work();
-    } finally {
-      const next = this.waiting.shift();
-      if (next) next();
-      else this.running--;
-    }
+  private compute<T>(work: () => Promise<T>): Promise<T> {
+    return this.all.pass(() => {
+      this.computations++;
+      return work();
+    });
   }
 }
 

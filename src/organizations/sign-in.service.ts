@@ -31,7 +31,7 @@ export class SignIn {
   async signIn({ email, password }: { email: string; password: string }, request: RequestInfo): Promise<SignedIn> {
     const giveBack = this.attempts.take(request.address, normalizeEmail(email));
     const [person]: (Person | undefined)[] = await this.database.query(FIND_PERSON, [normalizeEmail(email)]);
-    const right = await this.passwords.verify(password, person?.password_hash);
+    const right = await this.verify(password, person?.password_hash, giveBack);
     let reason = 'no_membership';
     if (!person) reason = 'unknown_user';
     else if (!right) reason = person.password_hash === null ? 'no_password' : 'wrong_password';
@@ -61,7 +61,7 @@ export class SignIn {
   async reauthenticate(caller: SessionCaller, password: string): Promise<SignedIn> {
     const giveBack = this.attempts.take(caller.request.address, caller.email);
     const [person] = await this.database.query('SELECT password_hash FROM "user" WHERE id = $1', [caller.actor.id]);
-    if (!(await this.passwords.verify(password, person?.password_hash))) {
+    if (!(await this.verify(password, person?.password_hash, giveBack))) {
       await this.recorder.record({
         action: 'session.reauthenticated',
         outcome: 'failure',
@@ -87,6 +87,14 @@ export class SignIn {
     );
     if (replayed) return { cookie: undefined, session: await this.sessions.describe(caller) };
     return this.sessions.signedIn(result.cookie, caller.request);
+  }
+
+  /** What was not checked, since too many wait, tells nobody anything: it was no attempt. */
+  private async verify(password: string, hash: string | null | undefined, giveBack: () => void): Promise<boolean> {
+    return this.passwords.verify(password, hash).catch((error) => {
+      giveBack();
+      throw error;
+    });
   }
 
   /** Undefined when the password was changed while it was checked. */

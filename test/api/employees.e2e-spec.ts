@@ -313,15 +313,24 @@ describe('many employees', () => {
     expect([Number(n), await deadlocks()]).toEqual([50, before]);
   });
 
-  it('DS-04 as many items as fit the body are refused by their number, not one by one', async () => {
+  it('DS-04 as many values as fit the body are refused by their number, not one by one', async () => {
     path = await company();
-    const answer = await call('POST', `${path}/bulk`, `{"employees":[${'{},'.repeat(21_000)}{}]}`, {
-      'content-type': 'application/json',
-    });
+    const send = (url: string, text: string) => call('POST', url, text, { 'content-type': 'application/json' });
+    const items = (count: number) => `{"employees":[${Array(count).fill('{}')}]}`;
+    const answer = await send(`${path}/bulk`, items(1990));
     expect([...code(answer), answer.json.errors]).toEqual([
       400,
       'validation_failed',
       [{ field: 'employees', message: 'employees must contain no more than 100 elements' }],
     ]);
+    const members = Array.from({ length: 8000 }, (_, i) => `"${i.toString(36)}":0`);
+    for (const [url, text] of [
+      [`${path}/bulk`, items(21_000)],
+      ['/companies', `{"name":"Employer",${members}}`],
+      ['/companies', `{"name":"Employer","departments":[${Array(1000).fill('[0]')}]}`],
+    ]) {
+      const { json } = await send(url, text);
+      expect([json.code, json.detail]).toEqual(['malformed_request', 'The body holds more than 2000 values']);
+    }
   });
 });

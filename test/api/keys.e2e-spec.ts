@@ -145,8 +145,9 @@ describe('registering', () => {
       await refused(account, { jwk: { ...jwk, key_ops } }, 'jwk.key_ops', /verify/);
     for (const kid of ['', 7, null, 'x'.repeat(257)]) await refused(account, { jwk: { ...jwk, kid } }, 'jwk.kid');
     for (const bits of [1024, 2040]) await refused(account, { jwk: makeKey('RS256', bits).jwk }, 'jwk', /2048/);
-    for (const e of ['AQ', 'Ag', 'AQAA', 'AQAAAAE']) await refused(account, { jwk: { ...rsa, e } }, 'jwk', /exponent/);
-    await refused(account, { jwk: { ...rsa, n: Buffer.alloc(1025, 0xff).toString('base64url') } }, 'jwk', /8192/);
+    for (const e of ['AQ', 'Ag', 'AQAA', 'AgAB', '_____w', 'AQAAAAE'])
+      await refused(account, { jwk: { ...rsa, e } }, 'jwk', /exponent/);
+    await refused(account, { jwk: { ...rsa, n: Buffer.alloc(513, 0xff).toString('base64url') } }, 'jwk', /4096/);
     for (const alg of ['none', 'HS256', 'ES384', 'RS512', '', null, ['ES256']])
       await refused(account, { jwk, alg }, 'alg');
     for (const alg of ['EdDSA', 'PS256']) await refused(account, { jwk, alg }, 'alg', /must be ES256/);

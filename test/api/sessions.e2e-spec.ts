@@ -1,4 +1,5 @@
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals';
+import { Unavailable } from '../../src/kernel/problem.js';
 import { Passwords } from '../../src/organizations/passwords.js';
 import { makeKey } from '../support/assertions.js';
 import { dataDir } from '../support/database.js';
@@ -70,6 +71,17 @@ describe('signing in', () => {
       ...attacker,
     });
     expect(code(inside)).toEqual([429, 'too_many_attempts']);
+  });
+
+  it('LG-04 what was not checked, since too many wait, is no attempt: nobody is locked out by a crowd', async () => {
+    const from = { remoteAddress: '198.51.100.8' };
+    const verify = jest.spyOn(service.app.get(Passwords), 'verify').mockRejectedValue(new Unavailable('too many'));
+    try {
+      for (let i = 0; i < 20; i++) expect((await post(ME.email, ME.password, from)).status).toBe(503);
+    } finally {
+      verify.mockRestore();
+    }
+    expect((await post(ME.email, ME.password, from)).status).toBe(201);
   });
 
   it('LG-14 passwords are taken whole or refused by rule', async () => {

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
+import { Passwords } from '../../src/organizations/passwords.js';
 import { join, PASSWORD, startPatient, tokenOf } from '../support/people.js';
 import { ADMIN, type Answer, bearer, type Session, type TestService } from '../support/service.js';
 
@@ -156,7 +157,10 @@ describe('who may grant what', () => {
     const auditor = await call('POST', '/users', { email: 'made@acme.example', name: 'Made', role: 'auditor' });
     expect(auditor.status).toBe(201);
     const boss = { email: 'boss@acme.example', name: 'Boss', password: PASSWORD, role: 'admin' };
+    const passwords = service.app.get(Passwords);
+    const before = passwords.computations;
     expect(code(await call('POST', '/users', boss))).toEqual([403, 'scope_not_held']);
+    expect(passwords.computations).toBe(before); // who may not make anybody keeps nobody from signing in
     expect(code(await call('PATCH', `/users/${auditor.json.id}`, { role: 'admin' }))).toEqual([403, 'scope_not_held']);
     expect(code(await call('PATCH', `/users/${admin.userId}`, { disabled: true }))).toEqual([403, 'scope_not_held']);
     expect(code(await call('DELETE', `/users/${admin.userId}`, {}))).toEqual([403, 'scope_not_held']);

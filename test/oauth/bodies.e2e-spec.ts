@@ -92,6 +92,38 @@ describe('media types', () => {
     expect(await issuedTo(service, account)).toBe(before);
   });
 
+  it('CT-04 nor on another spelling of the path: whichever finds the route, its parser reads the body', async () => {
+    const before = await issuedTo(service, account);
+    const { id, secret } = account.credentials;
+    const parameters = { grant_type: 'client_credentials', client_id: id, client_secret: secret };
+    for (const path of [
+      '/oauth/%74oken',
+      '/api/oauth2/toke%6E/',
+      '/realms/gatehouse/protocol/openid-connect/%74oken',
+      '/oauth/introspec%74',
+      '/oauth/revok%65',
+    ]) {
+      for (const body of [{ parameters }, { parameters, resources: [] }, { parameters: { client_secret: [secret] } }]) {
+        const answer = await service.request('POST', path, {
+          body: JSON.stringify(body),
+          headers: { 'content-type': 'application/json' },
+        });
+        expectOAuthError(answer, 400, 'invalid_request', 'Every member of the body must be a string');
+      }
+      const empty = await service.request('POST', path, {
+        body: '{}',
+        headers: { 'content-type': 'application/json' },
+      });
+      expectOAuthError(empty, 401, 'invalid_client');
+    }
+    expect(await issuedTo(service, account)).toBe(before);
+    const form = await service.request('POST', '/oauth/%74oken', {
+      payload: GRANT,
+      headers: { authorization: basic(account.credentials), 'content-type': FORM },
+    });
+    expectToken(form, ALL);
+  });
+
   it('CT-05 __proto__, constructor and prototype are names like any other', async () => {
     const names = Object.getOwnPropertyNames(Object.prototype).sort();
     for (const name of ['__proto__', 'constructor', 'prototype', 'hasOwnProperty']) {

@@ -43,8 +43,10 @@ const UNREADABLE = 'is no public key that can be read';
 /** RFC 7517 §9.3 and RFC 7518 §6: what only the owner may have, and the octets of a symmetric key. */
 const PRIVATE_MEMBERS = ['d', 'p', 'q', 'dp', 'dq', 'qi', 'oth', 'k'];
 
-/** Verification is quadratic in it. */
-const MAX_RSA_BITS = 8192;
+/** Verification is quadratic in it, and anybody may have a signature tried with every key of an account: twenty of 8192 bits blind an instance. */
+const MAX_RSA_BITS = 4096;
+/** Verification is linear in its bits. Nobody uses more than 65537. */
+const MAX_RSA_EXPONENT = 2n ** 17n;
 
 /**
  * Reads the public key that a client registers and pins it to one algorithm: the one named, or the one that its type has. An RSA key
@@ -110,8 +112,8 @@ function algorithmsFor(key: KeyObject, field: string): readonly KeyAlgorithm[] {
   if (modulusLength < 2048 || modulusLength > MAX_RSA_BITS)
     throw fault(field, `must have 2048 to ${MAX_RSA_BITS} bits as an RSA key`);
   // With an exponent of 1 a message is its own signature; an even one has no inverse.
-  if (publicExponent < 3n || publicExponent % 2n === 0n || publicExponent >= 2n ** 32n)
-    throw fault(field, 'must have an odd exponent of 3 to 2^32 as an RSA key');
+  if (publicExponent < 3n || publicExponent % 2n === 0n || publicExponent >= MAX_RSA_EXPONENT)
+    throw fault(field, 'must have an odd exponent of 3 to 2^17 as an RSA key');
   return ['PS256', 'RS256'];
 }
 
