@@ -122,7 +122,10 @@ export class ServiceAccounts {
     return this.find(this.database.manager, organizationId, id);
   }
 
-  /** What is granted anew must be held by the caller; what the account has already may stay or go. */
+  /**
+   * What is granted anew must be held by the caller; what the account has already may stay or go. A further way to authenticate, or
+   * a further audience, opens all that the account holds: so the caller must hold that.
+   */
   update(caller: Caller, id: string, settings: Partial<AccountSettings>): Promise<Outcome<ServiceAccount>> {
     this.assertChoices(settings);
     return this.changes.run(caller, async (change) => {
@@ -135,6 +138,7 @@ export class ServiceAccounts {
         );
       }
       if (settings.resources) settings.resources = sorted(settings.resources);
+      if (opens(account, settings)) this.assertHolds(caller, account);
       const before = { ...account, target: account.target };
       const changes: FieldChanges = {};
       for (const [field, name] of AUDITED) {
@@ -249,6 +253,16 @@ export class ServiceAccounts {
 }
 
 const sorted = (names: readonly string[]) => [...new Set(names)].sort();
+
+/** Whether the account could prove itself, or use its tokens, in a way that it cannot now. */
+function opens(account: ServiceAccount, { clientAuthMethods, resources = [] }: Partial<AccountSettings>): boolean {
+  const { clientAuthMethods: methods } = account; // null: all of them
+  const furtherMethod =
+    methods !== null &&
+    clientAuthMethods !== undefined &&
+    (clientAuthMethods === null || clientAuthMethods.some((method) => !methods.includes(method)));
+  return furtherMethod || resources.some((resource) => !account.resources.includes(resource));
+}
 
 async function orNameTaken<T>(write: Promise<T>): Promise<T> {
   try {

@@ -70,6 +70,33 @@ describe('what an account may ask for', () => {
     expect(creation.changes.resources).toEqual({ to: [ORDERS, PAYROLL] });
   });
 
+  it('SC-07 who does not hold what an account holds opens it no further way in and no further audience', async () => {
+    const weak = await admin.createAccount('Weak', ['admin:access'], { resources: [] });
+    const headers = bearer((await service.token(GRANT, weak.credentials)).json.access_token);
+    const strong = await admin.createAccount('Strong', ['companies:read'], {
+      client_auth_methods: ['private_key_jwt'],
+      resources: [ORDERS],
+    });
+    const path = `/api/v1/service-accounts/${strong.id}`;
+    const change = async (body: object) => code(await service.request('PATCH', path, { body, headers }));
+    const refused = [403, 'scope_not_held'];
+    expect(await change({ resources: [ORDERS, PAYROLL] })).toEqual(refused);
+    expect(await change({ client_auth_methods: ['private_key_jwt', 'client_secret_post'] })).toEqual(refused);
+    expect(await change({ client_auth_methods: null })).toEqual(refused);
+    expect((await admin.get(`/service-accounts/${strong.id}`)).json).toMatchObject({
+      client_auth_methods: ['private_key_jwt'],
+      resources: [ORDERS],
+    });
+    // What closes, or leaves as it is, anybody may who manages accounts; and whoever holds it all may open.
+    expect(await change({ resources: [ORDERS], client_auth_methods: ['private_key_jwt'] })).toEqual([200, undefined]);
+    expect(await change({ resources: [] })).toEqual([200, undefined]);
+    const opened = await admin.patch(`/service-accounts/${strong.id}`, {
+      client_auth_methods: null,
+      resources: [LEDGER],
+    });
+    expect([opened.status, opened.json.client_auth_methods, opened.json.resources]).toEqual([200, null, [LEDGER]]);
+  });
+
   it('TE-10 only what the platform has: anything else is a 400 that names what there is', async () => {
     const bad = ['https://api.example.com', ORDERS.slice(0, -1), `${ORDERS}/`, `${ORDERS}#x`, 'orders', '', ISSUER];
     for (const resource of bad) {
