@@ -103,8 +103,10 @@ export class Database {
     return client;
   }
 
-  pool(settings: pg.PoolConfig): pg.Pool {
-    const pool = new pg.Pool({ ...this.settings, ...settings, Client });
+  /** `parameters`: further run-time parameters of PostgreSQL for these connections. */
+  pool(settings: pg.PoolConfig, parameters: Readonly<Record<string, string>> = {}): pg.Pool {
+    const all = [this.settings.options, ...Object.entries(parameters).map(([name, value]) => `-c ${name}=${value}`)];
+    const pool = new pg.Pool({ ...this.settings, ...settings, options: all.join(' '), Client });
     pool.on('error', () => undefined);
     return pool;
   }

@@ -140,7 +140,10 @@ export class Tokens {
           'invalid_scope',
           'A token with all these scopes and audiences would be too long: ask for fewer',
         );
-      const recorded = await this.recorder.record(event, { era, holds: [...holds, heldOf(key)], once });
+      const recorded = await this.recorder.record(event, {
+        unchanged: { era, holds: [...holds, heldOf(key)] },
+        once,
+      });
       if (recorded) return { text, expiresIn: expiresAt - issuedAt };
       // When it was the key that was revoked meanwhile, the client has no part in it: once more, with the one that took over.
       await this.keyring.load();
