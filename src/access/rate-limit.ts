@@ -14,8 +14,10 @@ export async function charge(
 ): Promise<void> {
   const outcome = limits.charge(organization);
   const { admitted, limit, remaining, reset } = outcome instanceof Promise ? await outcome : outcome;
-  reply.header('x-ratelimit-limit', String(limit));
-  reply.header('x-ratelimit-remaining', String(remaining));
-  reply.header('x-ratelimit-reset', String(reset));
+  reply.headers({
+    'x-ratelimit-limit': String(limit),
+    'x-ratelimit-remaining': String(remaining),
+    'x-ratelimit-reset': String(reset),
+  });
   if (!admitted && !mayPass) throw problem('rate_limited', { headers: { 'Retry-After': String(reset) } });
 }

@@ -60,15 +60,16 @@ export class ClientAuthentication implements OnApplicationShutdown {
     this.view.assertFresh();
     const { http, parameters } = request;
     // Base64 has no comma, so Basic credentials with one are two; other schemes have parameters, and fail as what they are.
-    if (headerCount(http, 'authorization') > 1 || /^basic\b.*,/i.test(http.headers.authorization ?? '')) {
+    if (headerCount(http, 'authorization') > 1 || /^basic\b[^,]*,/i.test(http.headers.authorization ?? '')) {
       throw new OAuthError('invalid_request', 'There is more than one Authorization header');
     }
     const used = this.methods.filter((method) => method.uses(request));
     if (used.length > 1) throw new OAuthError('invalid_request', 'The request authenticates in more than one way');
     const [method] = used;
-    if (!method) throw await this.refuse(request, parameters.client_id, undefined, 'no_credentials');
+    const named = parameters.get('client_id');
+    if (!method) throw await this.refuse(request, named, undefined, 'no_credentials');
     const { claimed, outcome, noted } = await method.prove(request);
-    if (claimed !== undefined && parameters.client_id !== undefined && parameters.client_id !== claimed) {
+    if (claimed !== undefined && named !== undefined && named !== claimed) {
       throw await this.refuse(request, claimed, undefined, 'client_id_mismatch');
     }
     if ('refused' in outcome) throw await this.refuse(request, claimed, outcome, outcome.refused, noted);

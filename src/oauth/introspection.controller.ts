@@ -80,7 +80,7 @@ export class IntrospectionController {
     const request = readRequest(http);
     const asker = await this.asker(request);
     await charge(this.limits, asker.organization, reply);
-    const { token } = request.parameters;
+    const token = request.parameters.get('token');
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing');
     answer(reply, await this.tell(asker, token));
   }
@@ -96,7 +96,9 @@ export class IntrospectionController {
     const text = bearerToken(http);
     if (typeof text !== 'string')
       throw refused('invalid_request', 'The Authorization header is not one bearer token', { status: 400 });
-    if (['client_secret', 'client_assertion', 'client_assertion_type'].some((name) => parameters[name] !== undefined))
+    if (
+      ['client_secret', 'client_assertion', 'client_assertion_type'].some((name) => parameters.get(name) !== undefined)
+    )
       throw refused('invalid_request', 'The request authenticates in more than one way', { status: 400 });
     const { organization, scopes } = await this.tokens.verify(text).catch((error) => {
       throw error instanceof TokenRejected ? refused('invalid_token', error.message) : error;

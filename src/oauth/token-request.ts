@@ -3,8 +3,8 @@ import type { FastifyRequest } from 'fastify';
 import { OAuthError } from '../kernel/oauth-error.js';
 import { isStorableText } from '../kernel/text.js';
 
-/** The parameters of a request to an OAuth endpoint: each at most once, none empty, all strings (RFC 6749 §3.2). */
-export type Parameters = Readonly<Record<string, string | undefined>>;
+/** The parameters of a request to an OAuth endpoint by their names: each at most once, undefined where empty (RFC 6749 §3.2). */
+export type Parameters = ReadonlyMap<string, string | undefined>;
 
 /** A body, parsed. `resource` alone may be repeated (RFC 8707 §2), so it stands apart from the parameters. */
 export interface ParsedBody {
@@ -26,8 +26,10 @@ const invalid = (description: string, status?: number) => new OAuthError('invali
  * replacement of what is not UTF-8. A parameter without a value counts as absent (RFC 6749 §3.1).
  */
 export function parseForm(body: Buffer): ParsedBody {
+  const text = body.toString('latin1');
+  if (/[^\x20-\x7E]/.test(text)) throw invalid('The body has octets that are not percent-encoded');
   const pairs: [string, string][] = [];
-  for (const part of body.toString('latin1').split('&')) {
+  for (const part of text.split('&')) {
     if (part === '') continue;
     const at = part.indexOf('=');
     pairs.push([decode(at === -1 ? part : part.slice(0, at)), at === -1 ? '' : decode(part.slice(at + 1))]);
@@ -35,10 +37,13 @@ export function parseForm(body: Buffer): ParsedBody {
   return collect(pairs);
 }
 
+/** A name or value of application/x-www-form-urlencoded. Throws URIError where it is not UTF-8. */
+export const formDecode = (text: string): string =>
+  text.includes('%') || text.includes('+') ? decodeURIComponent(text.replaceAll('+', ' ')) : text;
+
 function decode(text: string): string {
-  if (/[^\x20-\x7E]/.test(text)) throw invalid('The body has octets that are not percent-encoded');
   try {
-    return decodeURIComponent(text.replaceAll('+', ' '));
+    return formDecode(text);
   } catch {
     throw invalid('The body has a percent-encoding that is not UTF-8');
   }
@@ -67,12 +72,8 @@ export function parseJson(body: Buffer): ParsedBody {
   return collect(pairs as [string, string][]);
 }
 
-/** An object that inherits nothing, and that V8 keeps fast, which it does not for `Object.create(null)` itself. */
-const Bag = function Bag() {} as unknown as new () => Record<string, string | undefined>;
-Bag.prototype = Object.create(null);
-
 function collect(pairs: [string, string][]): ParsedBody {
-  const parameters = new Bag();
+  const parameters = new Map<string, string | undefined>();
   const resources: string[] = [];
   for (const [name, value] of pairs) {
     if (!isStorableText(name) || !isStorableText(value)) throw invalid('A parameter holds a character that is none');
@@ -80,14 +81,14 @@ function collect(pairs: [string, string][]): ParsedBody {
       if (value !== '') resources.push(value);
       continue;
     }
-    if (name in parameters) throw invalid('A parameter is repeated');
-    parameters[name] = value === '' ? undefined : value;
+    if (parameters.has(name)) throw invalid('A parameter is repeated');
+    parameters.set(name, value === '' ? undefined : value);
   }
   return { parameters, resources };
 }
 
 /** What must never stand in a URL, where logs and histories keep it. */
-const SECRET_IN_QUERY = [
+const SECRET_IN_QUERY = new Set([
   'client_secret',
   'client_assertion',
   'code',
@@ -99,16 +100,17 @@ const SECRET_IN_QUERY = [
   'scope',
   'access_token',
   'password',
-];
+]);
 
 /** The parsed body of an OAuth request. Throws invalid_request, or 415 for a type that has none of it. */
 export function readRequest(http: FastifyRequest): OAuthRequest {
-  const query = http.query as Record<string, unknown>;
-  if (SECRET_IN_QUERY.some((name) => name in query)) throw invalid('Parameters go into the body, never into the URL');
+  if (Object.keys(http.query as object).some((name) => SECRET_IN_QUERY.has(name)))
+    throw invalid('Parameters go into the body, never into the URL');
   if (http.body === undefined || http.body === null) {
     if (http.headers['content-type'] === undefined)
       throw invalid('The body must be application/x-www-form-urlencoded or application/json', 415);
-    return { parameters: {}, resources: [], http };
+    return { parameters: new Map(), resources: [], http };
   }
-  return { ...(http.body as ParsedBody), http };
+  const { parameters, resources } = http.body as ParsedBody;
+  return { parameters, resources, http };
 }

@@ -74,7 +74,7 @@ export class TokenController {
       const grant = this.grant(request.parameters);
       const authorization = await grant.decide(client, request.parameters);
       // 5. Narrow the scopes.
-      const scopes = this.narrow(authorization, request.parameters.scope);
+      const scopes = this.narrow(authorization, request.parameters.get('scope'));
       // 6. Choose the audience.
       const audience = this.audience(client.client, request.resources);
       // 7. Sign and record, in one commit with others.
@@ -92,13 +92,14 @@ export class TokenController {
     }
   }
 
-  private grant({ grant_type }: Parameters): Grant {
-    const grant = this.grants.find(({ type }) => type === grant_type);
+  private grant(parameters: Parameters): Grant {
+    const asked = parameters.get('grant_type');
+    const grant = this.grants.find(({ type }) => type === asked);
     if (grant) return grant;
     // D1: the published error, or RFC 6749 §5.2's by a setting. The description is exact in both.
     const rfc = this.config.GRANT_TYPE_ERRORS === 'rfc6749';
     const supported = `supported: ${this.grants.map(({ type }) => type).join(', ')}`;
-    if (grant_type === undefined)
+    if (asked === undefined)
       throw new OAuthError(rfc ? 'invalid_request' : 'invalid_grant', `grant_type is missing; ${supported}`);
     throw new OAuthError(
       rfc ? 'unsupported_grant_type' : 'invalid_grant',

@@ -113,7 +113,8 @@ export class Clients {
    */
   async proveSecret(clientId: string, secret: string): Promise<AuthenticatedClient | Refused> {
     const id = accountIdOf(clientId);
-    const client = id && (await this.directory.get(id));
+    const found = id && this.directory.get(id);
+    const client = found instanceof Promise ? await found : found;
     const parsed = parseSecret(secret);
     const known = client && parsed?.kind === 'sec' ? client.credentials.get(parsed.credential) : undefined;
     const facts = known?.kind === 'secret' ? (known as SecretFacts) : undefined;
@@ -153,16 +154,22 @@ export class Clients {
   }
 
   /** The rest of the decision, the same for every kind of credential: is what was proved to be held still good. */
-  async admit(client: Client, credential: CredentialFacts): Promise<AuthenticatedClient | Refused> {
+  admit(
+    client: Client,
+    credential: CredentialFacts,
+  ): AuthenticatedClient | Refused | Promise<AuthenticatedClient | Refused> {
     const refuse = (refused: Refusal): Refused => ({ refused, client, credentialId: credential.id });
     if (credential.revoked) return refuse(`revoked_${credential.kind}`);
     if (credential.expiresAt !== null && credential.expiresAt <= this.clock.now())
       return refuse(`expired_${credential.kind}`);
     if (client.deleted) return refuse('deleted_account');
     if (client.disabled) return refuse('disabled_account');
-    const organization = await this.organizations.facts(client.organizationId);
-    if (!organization || organization.disabled) return refuse('disabled_organization');
-    return { client, organization, credential, holds: holdsOf(organization, client, credential.id) };
+    const decide = (organization: OrganizationFacts | undefined): AuthenticatedClient | Refused =>
+      !organization || organization.disabled
+        ? refuse('disabled_organization')
+        : { client, organization, credential, holds: holdsOf(organization, client, credential.id) };
+    const facts = this.organizations.facts(client.organizationId);
+    return facts instanceof Promise ? facts.then(decide) : decide(facts);
   }
 
   private async load(id: string): Promise<Client | undefined> {

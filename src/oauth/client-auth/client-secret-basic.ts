@@ -4,7 +4,7 @@ import type { FastifyRequest } from 'fastify';
 import { BasicStrategy } from 'passport-http';
 import { isStorableText } from '../../kernel/text.js';
 import { Clients } from '../../service-accounts/clients.js';
-import type { OAuthRequest } from '../token-request.js';
+import { formDecode, type OAuthRequest } from '../token-request.js';
 import type { Attempt, ClientAuthMethod } from './client-auth-method.js';
 
 /** RFC 7617 with RFC 6749 §2.3.1: id and secret are form-encoded before they are joined. Undefined for anything else. */
@@ -15,9 +15,8 @@ export function parseBasic(header: string): { id: string; secret: string } | und
   const colon = text.indexOf(':');
   if (colon < 1) return undefined;
   try {
-    const [id, secret] = [text.slice(0, colon), text.slice(colon + 1)].map((part) =>
-      decodeURIComponent(part.replaceAll('+', ' ')),
-    );
+    const id = formDecode(text.slice(0, colon));
+    const secret = formDecode(text.slice(colon + 1));
     return isStorableText(id) && isStorableText(secret) ? { id, secret } : undefined;
   } catch {
     return undefined;
@@ -62,8 +61,11 @@ export class ClientSecretBasic implements ClientAuthMethod {
     return new Promise((success, error) => {
       // A header that passport-http itself finds wanting is an attempt that failed, not an error of ours.
       const fail = () => success(MALFORMED);
-      const run: BasicStrategy = Object.assign(Object.create(this.strategy), { success, fail, error });
-      run.authenticate(http as never);
+      const run = Object.create(this.strategy);
+      run.success = success;
+      run.fail = fail;
+      run.error = error;
+      run.authenticate(http);
     });
   }
 }

@@ -11,11 +11,11 @@ export class ClientSecretPost implements ClientAuthMethod {
   constructor(private readonly clients: Clients) {}
 
   uses({ parameters }: OAuthRequest): boolean {
-    return parameters.client_secret !== undefined;
+    return parameters.get('client_secret') !== undefined;
   }
 
   async prove({ parameters }: OAuthRequest): Promise<Attempt> {
-    const id = parameters.client_id;
-    return { claimed: id, outcome: await this.clients.proveSecret(id ?? '', parameters.client_secret ?? '') };
+    const id = parameters.get('client_id');
+    return { claimed: id, outcome: await this.clients.proveSecret(id ?? '', parameters.get('client_secret') ?? '') };
   }
 }

@@ -26,11 +26,12 @@ export class PrivateKeyJwt implements ClientAuthMethod {
   ) {}
 
   uses({ parameters }: OAuthRequest): boolean {
-    return parameters.client_assertion !== undefined || parameters.client_assertion_type !== undefined;
+    return parameters.get('client_assertion') !== undefined || parameters.get('client_assertion_type') !== undefined;
   }
 
   async prove(request: OAuthRequest): Promise<Attempt> {
-    const { client_assertion: text, client_assertion_type: type } = request.parameters;
+    const text = request.parameters.get('client_assertion');
+    const type = request.parameters.get('client_assertion_type');
     if (type !== JWT_BEARER) throw new OAuthError('invalid_request', `client_assertion_type must be ${JWT_BEARER}`);
     if (text === undefined) throw new OAuthError('invalid_request', 'client_assertion is missing');
     if (text.length > MAX_LENGTH) throw new OAuthError('invalid_request', 'client_assertion is over 8 KiB');

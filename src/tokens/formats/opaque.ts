@@ -1,7 +1,7 @@
 import { createCipheriv, createDecipheriv } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { Config } from '../../config/config.js';
-import { randomOctets, uuidText } from '../../kernel/ids.js';
+import { randomOctets, uuidText, writeUuid } from '../../kernel/ids.js';
 import { prefixOf } from '../../kernel/secret-value.js';
 import type { Key } from '../../keyring/keyring.js';
 import type { ClientToken, SealedFormat } from '../access-token.js';
@@ -31,7 +31,7 @@ export class OpaqueFormat implements SealedFormat {
   seal(token: ClientToken, key: Key): string {
     const header = this.prefix + key.kid;
     const nonce = randomOctets(NONCE);
-    const cipher = createCipheriv('aes-256-gcm', key.secret, nonce).setAAD(Buffer.from(header));
+    const cipher = createCipheriv('aes-256-gcm', key.secret, nonce).setAAD(Buffer.from(header, 'latin1'));
     const sealed = cipher.update(pack(token));
     cipher.final();
     return header + Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString('base64url');
@@ -63,11 +63,11 @@ const FIXED = 4 * 16 + 6 + 4 + 4 * 4;
 function pack(t: ClientToken): Buffer {
   const text = `${t.scopes.join(' ')}\n${t.audience.join(' ')}`;
   const octets = Buffer.allocUnsafe(FIXED + Buffer.byteLength(text));
-  let at = 0;
-  for (const id of [t.id, t.organizationId, t.clientId, t.credentialId]) {
-    at += octets.write(id.replaceAll('-', ''), at, 'hex');
-  }
-  at = octets.writeUIntBE(t.issuedAt, at, 6);
+  writeUuid(t.id, octets, 0);
+  writeUuid(t.organizationId, octets, 16);
+  writeUuid(t.clientId, octets, 32);
+  writeUuid(t.credentialId, octets, 48);
+  let at = octets.writeUIntBE(t.issuedAt, 64, 6);
   at = octets.writeUInt32BE(t.expiresAt - t.issuedAt, at);
   at = octets.writeUInt32BE(t.era, at);
   for (const { epoch } of t.holds) at = octets.writeUInt32BE(epoch, at);
