@@ -20,6 +20,10 @@ const WARM_UP = { answers: 15_000, seconds: 15 };
 const START_MS = 120_000;
 const STOP_MS = 20_000;
 
+/** What `npm start` runs the service with; here every peer has it. */
+const { scripts } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
+const NODE_OPTIONS = scripts.start.split(' ').filter((word) => word.startsWith('--'));
+
 const GATEHOUSE = 'gatehouse';
 const UNGUARDED = 'gatehouse without its guard';
 const OIDC_PROVIDER = 'node-oidc-provider';
@@ -142,7 +146,7 @@ async function startPeer(name, folder) {
     RATE_LIMIT: '1000000/1',
     BOOTSTRAP_ADMIN_PASSWORD: randomBytes(16).toString('hex'),
   };
-  const launched = launch('peers.mjs', [name], { env, cwd: dataDir });
+  const launched = launch('peers.mjs', [name], { env, cwd: dataDir, execArgv: NODE_OPTIONS });
   launched.dataDir = dataDir;
   const { port, clients } = await word(launched, START_MS);
   const peer = { name, port, clients, pid: launched.child.pid, dataDir, tokens: { opaque: ['none'] } };
