@@ -1,17 +1,7 @@
-import { Controller, HttpCode, Post, Req, Res } from '@nestjs/common';
-import {
-  ApiBasicAuth,
-  ApiBearerAuth,
-  ApiBody,
-  ApiConsumes,
-  ApiOkResponse,
-  ApiOperation,
-  ApiResponse,
-  ApiSecurity,
-  ApiTags,
-} from '@nestjs/swagger';
+import { Controller, Req, Res } from '@nestjs/common';
+import { ApiBearerAuth, ApiTags } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { bearerToken, Public } from '../access/access.js';
+import { bearerToken } from '../access/access.js';
 import { charge } from '../access/rate-limit.js';
 import { Config } from '../config/config.js';
 import { bearerChallenge, OAuthError } from '../kernel/oauth-error.js';
@@ -20,9 +10,9 @@ import type { OrganizationFacts } from '../organizations/organizations.service.j
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import { clientIdOf } from '../service-accounts/service-account.entity.js';
 import { TokenRejected, Tokens, type VerifiedToken } from '../tokens/tokens.service.js';
-import { answer } from './answer.js';
 import { ClientAuthentication } from './client-authentication.js';
-import { Introspection, OAuthErrorBody, PresentedToken } from './oauth.dto.js';
+import { answer, OAuthEndpoint } from './endpoint.js';
+import { Introspection, PresentedToken } from './oauth.dto.js';
 import { assertRealm, INTROSPECTION_PATHS } from './paths.js';
 import { type OAuthRequest, readRequest } from './token-request.js';
 
@@ -45,36 +35,20 @@ export class IntrospectionController {
     private readonly config: Config,
   ) {}
 
-  @Post([...INTROSPECTION_PATHS])
-  @Public({ crossOrigin: true })
-  @HttpCode(200)
-  @ApiOperation({
+  @OAuthEndpoint(INTROSPECTION_PATHS, {
     operationId: 'introspectToken',
     summary: 'Whether an access token is good now',
     description:
       'RFC 7662, for APIs that were presented a token. Any service account may ask about tokens of its own organization, by its credentials or by an access token that holds `tokens:introspect`; an account of the platform\'s organization that holds that scope, about all. Every other token is `{"active": false}`. An API accepts a token only if `aud` names that API. An answer is true for the moment: who caches it accepts a token for that long after it was revoked.',
+    body: PresentedToken,
+    ok: { type: Introspection, description: 'What the token says, or that it is not active' },
+    refusals: {
+      401: 'Neither the client nor its access token is accepted',
+      403: 'The access token lacks `tokens:introspect`',
+      503: 'Revocations cannot be seen',
+    },
   })
-  @ApiConsumes('application/x-www-form-urlencoded', 'application/json')
-  @ApiBody({ type: PresentedToken })
-  @ApiSecurity({}) // the credentials may stand in the body
-  @ApiBasicAuth('client')
   @ApiBearerAuth('bearer')
-  @ApiOkResponse({ type: Introspection, description: 'What the token says, or that it is not active' })
-  @ApiResponse({ status: 400, type: OAuthErrorBody, description: 'The request is not valid (RFC 6749 §5.2)' })
-  @ApiResponse({
-    status: 401,
-    type: OAuthErrorBody,
-    description: 'Neither the client nor its access token is accepted',
-  })
-  @ApiResponse({ status: 403, type: OAuthErrorBody, description: 'The access token lacks `tokens:introspect`' })
-  @ApiResponse({ status: 413, type: OAuthErrorBody, description: 'The body is over 16 KiB' })
-  @ApiResponse({ status: 415, type: OAuthErrorBody, description: 'The body has another media type' })
-  @ApiResponse({
-    status: 429,
-    type: OAuthErrorBody,
-    description: "Too many failed attempts from this address, or the organization's rate limit is used up",
-  })
-  @ApiResponse({ status: 503, type: OAuthErrorBody, description: 'Revocations cannot be seen' })
   async introspect(@Req() http: FastifyRequest, @Res() reply: FastifyReply): Promise<void> {
     assertRealm(http, this.config);
     const request = readRequest(http);

@@ -1,24 +1,15 @@
-import { Controller, HttpCode, Post, Req, Res } from '@nestjs/common';
-import {
-  ApiBasicAuth,
-  ApiBody,
-  ApiConsumes,
-  ApiOkResponse,
-  ApiOperation,
-  ApiResponse,
-  ApiSecurity,
-  ApiTags,
-} from '@nestjs/swagger';
+import { Controller, Req, Res } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Public, requestInfo } from '../access/access.js';
+import { requestInfo } from '../access/access.js';
 import { charge } from '../access/rate-limit.js';
 import { Config } from '../config/config.js';
 import { OAuthError } from '../kernel/oauth-error.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import { TokenRevocations } from '../tokens/token-revocations.js';
-import { answer } from './answer.js';
 import { ClientAuthentication } from './client-authentication.js';
-import { OAuthErrorBody, PresentedToken } from './oauth.dto.js';
+import { answer, OAuthEndpoint } from './endpoint.js';
+import { PresentedToken } from './oauth.dto.js';
 import { assertRealm, REVOCATION_PATHS } from './paths.js';
 import { readRequest } from './token-request.js';
 
@@ -33,29 +24,17 @@ export class RevocationController {
     private readonly config: Config,
   ) {}
 
-  @Post([...REVOCATION_PATHS])
-  @Public({ crossOrigin: true })
-  @HttpCode(200)
-  @ApiOperation({
+  @OAuthEndpoint(REVOCATION_PATHS, {
     operationId: 'revokeToken',
     summary: "Revoke an access token of one's own",
     description:
       'RFC 7009. When it answers 200, no instance accepts the token: because it was revoked now or before, has expired, or never was one. A token of another client that has not expired is refused as `unauthorized_client`. It ends one token; to end all that a leaked secret was used for, revoke the secret.',
-  })
-  @ApiConsumes('application/x-www-form-urlencoded', 'application/json')
-  @ApiBody({ type: PresentedToken })
-  @ApiSecurity({}) // the credentials may stand in the body
-  @ApiBasicAuth('client')
-  @ApiOkResponse({ schema: { type: 'object', example: {} }, description: 'It is dead' })
-  @ApiResponse({ status: 400, type: OAuthErrorBody, description: "The request is not valid, or another client's" })
-  @ApiResponse({ status: 401, type: OAuthErrorBody, description: 'Client authentication failed' })
-  @ApiResponse({ status: 413, type: OAuthErrorBody, description: 'The body is over 16 KiB' })
-  @ApiResponse({ status: 415, type: OAuthErrorBody, description: 'The body has another media type' })
-  @ApiResponse({ status: 429, type: OAuthErrorBody, description: 'Too many failed attempts, or tokens revoked singly' })
-  @ApiResponse({
-    status: 503,
-    type: OAuthErrorBody,
-    description: 'It could not be recorded, or revocations not be seen',
+    body: PresentedToken,
+    ok: { schema: { type: 'object', example: {} }, description: 'It is dead' },
+    refusals: {
+      400: "The request is not valid, or another client's",
+      429: 'Too many failed attempts, or tokens revoked singly',
+    },
   })
   async revoke(@Req() http: FastifyRequest, @Res() reply: FastifyReply): Promise<void> {
     assertRealm(http, this.config);

@@ -1,7 +1,7 @@
-import { Controller, Inject, Post, Req, Res } from '@nestjs/common';
-import { ApiBasicAuth, ApiBody, ApiConsumes, ApiOperation, ApiResponse, ApiSecurity, ApiTags } from '@nestjs/swagger';
+import { Controller, Inject, Req, Res } from '@nestjs/common';
+import { ApiTags } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import { Public, requestInfo } from '../access/access.js';
+import { requestInfo } from '../access/access.js';
 import { charge } from '../access/rate-limit.js';
 import { Recorder } from '../changes/recorder.js';
 import { UsedBefore } from '../changes/single-use.js';
@@ -12,10 +12,10 @@ import { parseScope } from '../kernel/scope.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import type { AuthenticatedClient, Client } from '../service-accounts/clients.js';
 import { actorOf, Tokens } from '../tokens/tokens.service.js';
-import { answer } from './answer.js';
 import { ClientAuthentication } from './client-authentication.js';
+import { answer, OAuthEndpoint } from './endpoint.js';
 import type { Authorization, Grant } from './grants/grant.js';
-import { OAuthErrorBody, TokenRequest, TokenResponse } from './oauth.dto.js';
+import { TokenRequest, TokenResponse } from './oauth.dto.js';
 import { assertRealm, TOKEN_PATHS } from './paths.js';
 import { type OAuthRequest, type Parameters, readRequest } from './token-request.js';
 
@@ -33,32 +33,14 @@ export class TokenController {
     private readonly config: Config,
   ) {}
 
-  @Post([...TOKEN_PATHS])
-  @Public({ crossOrigin: true })
-  @ApiOperation({
+  @OAuthEndpoint(TOKEN_PATHS, {
     operationId: 'issueToken',
     summary: 'Issue an access token',
     description:
       'Exchanges client credentials for a short-lived access token (RFC 6749 §4.4). Credentials go into the Authorization header (HTTP Basic) or into the body, not both; or the client signs an assertion with its own key (`private_key_jwt`, RFC 7523). There is no refresh token: ask again some 30 seconds before `expires_in` has passed.',
-  })
-  @ApiConsumes('application/x-www-form-urlencoded', 'application/json')
-  @ApiBody({ type: TokenRequest })
-  @ApiSecurity({}) // the credentials may stand in the body
-  @ApiBasicAuth('client')
-  @ApiResponse({ status: 200, type: TokenResponse, description: 'The token' })
-  @ApiResponse({ status: 400, type: OAuthErrorBody, description: 'The request is not valid (RFC 6749 §5.2)' })
-  @ApiResponse({ status: 401, type: OAuthErrorBody, description: 'Client authentication failed' })
-  @ApiResponse({ status: 413, type: OAuthErrorBody, description: 'The body is over 16 KiB' })
-  @ApiResponse({ status: 415, type: OAuthErrorBody, description: 'The body has another media type' })
-  @ApiResponse({
-    status: 429,
-    type: OAuthErrorBody,
-    description: "Too many failed attempts from this address, or the organization's rate limit is used up",
-  })
-  @ApiResponse({
-    status: 503,
-    type: OAuthErrorBody,
-    description: 'The issuance could not be recorded, or revocations not be seen',
+    body: TokenRequest,
+    ok: { type: TokenResponse, description: 'The token' },
+    refusals: { 503: 'The issuance could not be recorded, or revocations not be seen' },
   })
   async token(@Req() http: FastifyRequest, @Res() reply: FastifyReply): Promise<void> {
     assertRealm(http, this.config);
