@@ -42,11 +42,16 @@ export function writeUuid(uuid: string, octets: Uint8Array, at: number): void {
   }
 }
 
-/** RFC 9562 §5.7. `ms`: milliseconds since the Unix epoch. The low 74 bits are random, or all `fill`. */
+/**
+ * RFC 9562 §5.7. `ms`: milliseconds since the Unix epoch, with their fraction (§6.2, method 3): what happens within one of them keeps
+ * its order. The low 62 bits are random; or all that is not the whole milliseconds is `fill`.
+ */
 export function uuidv7(ms: number, fill?: 0 | 1): string {
   const b = fill === undefined ? pool : Buffer.alloc(16, fill === 0 ? 0x00 : 0xff);
   const at = fill === undefined ? draw(16) : 0;
-  b.writeUIntBE(Math.floor(ms), at, 6);
+  const whole = Math.floor(ms);
+  b.writeUIntBE(whole, at, 6);
+  if (fill === undefined) b.writeUInt16BE(Math.floor((ms - whole) * 4096), at + 6);
   b[at + 6] = (b[at + 6] & 0x0f) | 0x70;
   b[at + 8] = (b[at + 8] & 0x3f) | 0x80;
   return uuidText(b, at);

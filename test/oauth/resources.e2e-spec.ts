@@ -78,7 +78,8 @@ describe('what an account may ask for', () => {
       resources: [ORDERS],
     });
     const path = `/api/v1/service-accounts/${strong.id}`;
-    const change = async (body: Record<string, unknown>) => code(await service.request('PATCH', path, { body, headers }));
+    const change = async (body: Record<string, unknown>) =>
+      code(await service.request('PATCH', path, { body, headers }));
     const refused = [403, 'scope_not_held'];
     expect(await change({ resources: [ORDERS, PAYROLL] })).toEqual(refused);
     expect(await change({ client_auth_methods: ['private_key_jwt', 'client_secret_post'] })).toEqual(refused);
