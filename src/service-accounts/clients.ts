@@ -11,7 +11,7 @@ import { Keyring } from '../keyring/keyring.js';
 import { type OrganizationFacts, Organizations } from '../organizations/organizations.service.js';
 import { Directory } from '../revocation/directory.js';
 import { RevocationFeed } from '../revocation/revocation-feed.js';
-import type { CredentialFacts, CredentialKind } from './credentials/credential-kind.js';
+import type { CredentialFacts, CredentialKind, JsonRow } from './credentials/credential-kind.js';
 import { type PublicKeyFacts, verifies } from './credentials/public-key.js';
 import type { KeyAlgorithm } from './credentials/read-public-key.js';
 import type { SecretFacts } from './credentials/secret.js';
@@ -180,8 +180,8 @@ export class Clients {
       const kind = this.kinds.find(({ name }) => name === credential.kind);
       if (!kind) return [];
       const { id, expires_at, epoch } = credential;
-      const facts = { id, kind: kind.name, expiresAt: expires_at, revoked: epoch > 0 };
-      return [[publicId(id), { ...facts, ...kind.facts(credential as never) }]];
+      const expiresAt = expires_at === null ? null : Date.parse(expires_at);
+      return [[publicId(id), { id, kind: kind.name, expiresAt, revoked: epoch > 0, ...kind.facts(credential) }]];
     });
     return {
       id: row.id,
@@ -212,10 +212,10 @@ export const holdsOf = (
   { id: credentialId, epoch: 0 },
 ];
 
-interface CredentialRow {
+interface CredentialRow extends JsonRow {
   id: string;
   kind: string;
-  expires_at: number | null;
+  expires_at: string | null;
   epoch: number;
 }
 
@@ -224,8 +224,7 @@ const LOAD = `
   SELECT a.id, a.organization_id, a.name, a.scopes, a.token_format, a.token_ttl_seconds, a.client_auth_methods, a.resources,
          a.disabled_at IS NOT NULL AS disabled, a.deleted_at IS NOT NULL AS deleted, r.epoch,
          (SELECT coalesce(json_agg(c), '[]') FROM (
-            SELECT c.id, c.kind, encode(c.hash, 'hex') AS hash, c.hash_key_id, c.public_jwk::text, c.algorithm, c.kid,
-                   extract(epoch FROM c.expires_at) * 1000 AS expires_at, cr.epoch
+            SELECT c.*, cr.epoch
               FROM credential AS c JOIN revocable AS cr ON cr.id = c.id
              WHERE c.organization_id = a.organization_id AND c.service_account_id = a.id AND c.kind = ANY($3)
              ORDER BY c.revoked_at DESC NULLS FIRST LIMIT $2) AS c) AS credentials

@@ -16,6 +16,9 @@ export interface CredentialFacts {
   revoked: boolean;
 }
 
+/** A row of `credential` as PostgreSQL's `to_json` has it: octets as `\x…`, times in ISO 8601. */
+export type JsonRow = Readonly<Record<string, unknown>>;
+
 /** A credential as the API shows it, beside what its kind adds. */
 export interface CredentialView {
   id: string;
@@ -58,5 +61,5 @@ export interface CredentialKind<
    * What the in-memory directory of clients keeps of a row (as JSON has it) beside what all have. Absent: no client authenticates
    * with it, and no token is issued on it.
    */
-  facts?(row: Record<string, string | null>): object;
+  facts?(row: JsonRow): object;
 }

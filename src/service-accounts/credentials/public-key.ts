@@ -2,7 +2,14 @@ import { constants, createPublicKey, type JsonWebKey, type KeyObject, verify } f
 import { Injectable } from '@nestjs/common';
 import { Config } from '../../config/config.js';
 import type { Credential } from './credential.entity.js';
-import type { CredentialFacts, CredentialKind, CredentialSettings, CredentialView, Minted } from './credential-kind.js';
+import type {
+  CredentialFacts,
+  CredentialKind,
+  CredentialSettings,
+  CredentialView,
+  JsonRow,
+  Minted,
+} from './credential-kind.js';
 import { type GivenKey, type KeyAlgorithm, type PublicJwk, readPublicKey } from './read-public-key.js';
 
 export interface PublicKeySettings extends CredentialSettings, GivenKey {}
@@ -47,12 +54,13 @@ export class PublicKeyKind implements CredentialKind<PublicKeySettings, PublicKe
     return { kid: kid!, alg: algorithm!, jwk: { kid: kid!, ...publicJwk!, use: 'sig', alg: algorithm! } };
   }
 
-  facts(row: Record<string, string | null>) {
-    const { kid, ...members } = JSON.parse(row.public_jwk!) as PublicJwk;
+  facts(row: JsonRow) {
+    const { id, kid: thumbprint, public_jwk, algorithm } = row as Record<'id' | 'kid', string> & JsonRow;
+    const { kid, ...members } = public_jwk as PublicJwk;
     return {
-      algorithm: row.algorithm as KeyAlgorithm,
+      algorithm: algorithm as KeyAlgorithm,
       key: createPublicKey({ key: members as JsonWebKey, format: 'jwk' }),
-      names: [row.kid!, row.id!, ...(kid === undefined ? [] : [kid])],
+      names: [thumbprint, id, ...(kid === undefined ? [] : [kid])],
     };
   }
 }

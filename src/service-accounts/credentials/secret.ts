@@ -4,7 +4,14 @@ import { Config } from '../../config/config.js';
 import { hintOf, mintSecret, type SecretKind as ValueKind } from '../../kernel/secret-value.js';
 import { Keyring } from '../../keyring/keyring.js';
 import type { Credential } from './credential.entity.js';
-import type { CredentialFacts, CredentialKind, CredentialSettings, CredentialView, Minted } from './credential-kind.js';
+import type {
+  CredentialFacts,
+  CredentialKind,
+  CredentialSettings,
+  CredentialView,
+  JsonRow,
+  Minted,
+} from './credential-kind.js';
 
 export interface SecretFacts extends CredentialFacts {
   hash: Buffer;
@@ -56,7 +63,8 @@ export class SecretKind implements CredentialKind<CredentialSettings, SecretView
     return { hint: hint! };
   }
 
-  facts(row: Record<string, string | null>) {
-    return { hash: Buffer.from(row.hash!, 'hex'), hashKeyId: row.hash_key_id! };
+  facts(row: JsonRow) {
+    const { hash, hash_key_id: hashKeyId } = row as { hash: string; hash_key_id: string };
+    return { hash: Buffer.from(hash.slice('\\x'.length), 'hex'), hashKeyId };
   }
 }
