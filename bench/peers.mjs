@@ -7,8 +7,9 @@ import { createServer } from 'node:http';
  * SIGTERM, or when the process that started it is gone.
  */
 const PEERS = {
-  gatehouse: () => gatehouse({ guarded: true }),
+  gatehouse: () => gatehouse(),
   'gatehouse without its guard': () => gatehouse({ guarded: false }),
+  'gatehouse without NestJS': gatehouseOnABareRoute,
   'node-oidc-provider': nodeOidcProvider,
   'bare Fastify': bareFastify,
 };
@@ -31,7 +32,7 @@ process.send(ready);
  * The built service, started as `main.ts` starts it, with one route more: `GET /bench/nothing`, which needs a scope and no database.
  * Without its guard every request is, at no cost, the first account's.
  */
-async function gatehouse({ guarded }) {
+async function gatehouse({ guarded = true, front = (app) => app.getHttpServer() } = {}) {
   const { Controller, Get } = await import('@nestjs/common');
   const { APP_GUARD } = await import('@nestjs/core');
   const { pino } = await import('pino');
@@ -92,7 +93,28 @@ async function gatehouse({ guarded }) {
     const { secret } = await app.get(Credentials).addTo(change, app.get(SecretKind), account, SYSTEM.actor, { label });
     return { id: account.clientId, secret };
   });
-  return { port: app.getHttpServer().address().port, clients: { opaque, jwt }, stop };
+  const server = await front(app);
+  return { port: server.address().port, clients: { opaque, jwt }, stop };
+}
+
+/** The same service, asked through a route of a bare Fastify: what is left is what its own mechanisms cost. */
+function gatehouseOnABareRoute() {
+  return gatehouse({
+    front: async (app) => {
+      const { fastify } = await import('fastify');
+      const { TokenController } = await import('../dist/src/oauth/token.controller.js');
+      const { parseForm } = await import('../dist/src/oauth/token-request.js');
+      const controller = app.get(TokenController, { strict: false });
+      const bare = fastify();
+      bare.addContentTypeParser('application/x-www-form-urlencoded', { parseAs: 'buffer' }, async (_request, body) =>
+        parseForm(body),
+      );
+      bare.post('/oauth/token', (request, reply) => controller.token(request, reply));
+      app.getHttpServer().once('close', () => bare.close());
+      await bare.listen({ port: 0, host: '127.0.0.1' });
+      return bare.server;
+    },
+  });
 }
 
 /** node-oidc-provider with its in-memory adapter: opaque tokens, and JWTs for the one resource that it knows. */

@@ -26,6 +26,7 @@ const NODE_OPTIONS = scripts.start.split(' ').filter((word) => word.startsWith('
 
 const GATEHOUSE = 'gatehouse';
 const UNGUARDED = 'gatehouse without its guard';
+const BARE = 'gatehouse without NestJS';
 const OIDC_PROVIDER = 'node-oidc-provider';
 const FASTIFY = 'bare Fastify';
 
@@ -33,12 +34,12 @@ const FASTIFY = 'bare Fastify';
 const BENCHES = {
   opaque: {
     title: 'Issuing opaque tokens',
-    peers: [GATEHOUSE, OIDC_PROVIDER, FASTIFY],
+    peers: [GATEHOUSE, BARE, OIDC_PROVIDER, FASTIFY],
     candidates: (peers) => issuing(peers, 'opaque'),
   },
   jwt: {
     title: 'Issuing JWTs (ES256)',
-    peers: [GATEHOUSE, OIDC_PROVIDER, FASTIFY],
+    peers: [GATEHOUSE, BARE, OIDC_PROVIDER, FASTIFY],
     candidates: (peers) => issuing(peers, 'jwt'),
   },
   companies: {
@@ -248,7 +249,7 @@ async function run({ title, candidates }, peers, load) {
       `${title}, ${connections} connection${connections > 1 ? 's' : ''}`,
       contenders.map(({ peer, format }, i) => ({
         label: format ? `${peer.name}, ${format}` : peer.name,
-        ours: peer.name === GATEHOUSE,
+        ours: [GATEHOUSE, BARE].includes(peer.name),
         results: turns[i],
       })),
     );
