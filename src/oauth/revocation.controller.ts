@@ -41,11 +41,11 @@ export class RevocationController {
     const request = readRequest(http);
     const client = await this.authentication.authenticate(request);
     // Charged and never refused: a limit that a stolen token has used up must not keep it alive.
-    await charge(this.limits, client.organization, reply, true);
+    const withinLimit = await charge(this.limits, client.organization, reply, true);
     const token = request.parameters.get('token');
     if (token === undefined) throw new OAuthError('invalid_request', 'token is missing');
     // `token_type_hint` could only speed up a search, and nothing is searched for.
-    await this.revocations.revoke(client, token, requestInfo(http));
+    await this.revocations.revoke(client, token, requestInfo(http), withinLimit);
     answer(reply, {}); // an empty body is no JSON, and some clients parse it
   }
 }

@@ -28,8 +28,9 @@ export class TokenRevocations {
   /**
    * When it resolves, no instance accepts the text as a token any more: because it never did, or not since now (P1). A token of
    * another client is refused, which its sender is told (RFC 7009 §2.1): a success would leave them in the belief that it is dead.
+   * Refusals are recorded while their sender is within its limit, so that nobody fills a log with them.
    */
-  async revoke(client: AuthenticatedClient, text: string, request: RequestInfo): Promise<void> {
+  async revoke(client: AuthenticatedClient, text: string, request: RequestInfo, withinLimit: boolean): Promise<void> {
     const token = await this.read(text);
     if (!token || token.expiresAt * 1000 <= this.clock.now()) return;
     try {
@@ -40,7 +41,7 @@ export class TokenRevocations {
         throw new OAuthError('unsupported_token_type', 'A personal access token is revoked through the management API');
       await this.end(token, this.caller(client, request));
     } catch (error) {
-      if (error instanceof OAuthError) {
+      if (error instanceof OAuthError && withinLimit) {
         const { actor, credential } = this.caller(client, request);
         const failure = { action: 'token.revoked', outcome: 'failure', reason: error.code } as const;
         await this.recorder.record({ ...failure, actor, credentialId: credential.id, request });

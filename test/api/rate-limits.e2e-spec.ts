@@ -3,7 +3,7 @@ import { RateLimits } from '../../src/rate-limits/rate-limits.js';
 import { eventsOf, expectOAuthError, GRANT } from '../support/oauth.js';
 import { at, join, startPatient, tokenOf } from '../support/people.js';
 import { atHalfPast, flood, HOURLY, standingOf } from '../support/rate-limits.js';
-import { type Answer, bearer, type Session, type TestAccount, TestService } from '../support/service.js';
+import { type Answer, basic, bearer, type Session, type TestAccount, TestService } from '../support/service.js';
 
 let service: TestService;
 let platform: Session;
@@ -163,6 +163,32 @@ describe('E9 past the limit', () => {
     expect((await person.post(`${path}/disable`)).status).toBe(200);
     expect((await person.delete('/session')).status).toBe(204);
     expect((await companies(token)).status).toBe(401);
+  });
+
+  it('P1 a token can still be ended past the limit; refusals of others’ tokens are told, and fill no log', async () => {
+    const { account, token } = await organization(40);
+    const { token: foreign } = await organization(1000);
+    const revoke = (text: string) =>
+      service.request('POST', '/oauth/revoke', {
+        headers: { authorization: basic(account.credentials), 'content-type': 'application/x-www-form-urlencoded' },
+        body: `token=${text}`,
+      });
+    const recorded = async () =>
+      (
+        await service.database.query(
+          "SELECT FROM audit_event WHERE actor_id = $1 AND action = 'token.revoked' AND outcome = 'failure'",
+          [account.id],
+        )
+      ).length;
+    expectOAuthError(await revoke(foreign), 400, 'unauthorized_client');
+    expect(await recorded()).toBe(1);
+    expect(await flood(100, () => revoke(foreign))).toEqual({ 400: 100 });
+    const within = await recorded();
+    expect(within).toBeLessThanOrEqual(44); // a tenth more than the limit may pass
+    expect(within).toBeGreaterThan(20);
+    expect((await revoke(token)).status).toBe(200);
+    expect((await companies(token)).status).toBe(401);
+    expect((await companies(foreign)).status).toBe(200);
   });
 });
 
