@@ -1,6 +1,7 @@
 import { type ParseArgsOptionsConfig, parseArgs } from 'node:util';
 import { AuditLog } from '../audit/audit-log.js';
 import { Changes } from '../changes/changes.js';
+import { loadConfig } from '../config/config.js';
 import { MIGRATIONS } from '../database/database.module.js';
 import { connect, migrate, revertLast } from '../database/migrate.js';
 import { PLATFORM_ORGANIZATION } from '../kernel/actor.js';
@@ -17,6 +18,8 @@ interface Command {
   /** Names of what stands behind its words, each of them required. */
   operands?: string[];
   options?: ParseArgsOptionsConfig;
+  /** Loses what a live service relies on: refused unless NODE_ENV says that this is none. */
+  development?: boolean;
   /** Resolves with what is printed last. */
   run(context: Context, input: Input): Promise<string>;
 }
@@ -24,7 +27,11 @@ interface Command {
 /** Every command of the operator: its words, what it does. They run beside the service or without it. */
 const COMMANDS: Record<string, Command> = {
   'migration run': { summary: 'Bring the schema to this version', run: migrationRun },
-  'migration revert': { summary: 'Take back the newest migration (development only)', run: migrationRevert },
+  'migration revert': {
+    summary: 'Take back the newest migration, with what it holds (NODE_ENV=development or test only)',
+    development: true,
+    run: migrationRevert,
+  },
   'migration show': { summary: 'Which migrations have run', run: migrationShow },
   'keys list': {
     summary: 'Every key in use: purpose, state, kid; --all: also those whose material is destroyed',
@@ -58,17 +65,24 @@ const COMMANDS: Record<string, Command> = {
 
 const HELP = { help: { type: 'boolean', short: 'h' } } as const satisfies ParseArgsOptionsConfig;
 
+const EX_USAGE = 64; // sysexits
+
 process.exit(await main(process.argv.slice(2)));
 
-async function main(args: string[]): Promise<number> {
+async function main(given: string[]): Promise<number> {
+  const args = given[0] === 'help' ? [...given.slice(1), '--help'] : given;
   const name = Object.keys(COMMANDS).find((words) => words.split(' ').every((word, i) => args[i] === word));
   if (!name) {
     const words = args.filter((arg) => !arg.startsWith('-'));
-    if (words.length > 0) return misused(`Unknown command: ${JSON.stringify(words.join(' '))}`, usage());
-    console.log(usage());
+    const group = words.join(' ');
+    const isGroup = Object.keys(COMMANDS).some((other) => other.startsWith(`${group} `));
+    if (group && !isGroup) return misused(`Unknown command: ${JSON.stringify(group)}`, usage());
+    if (group && !args.some((arg) => /^(--help|-h)$/.test(arg)))
+      return misused(`Incomplete command: ${JSON.stringify(group)}`, usage(group));
+    console.log(usage(group));
     return 0;
   }
-  const { operands = [], options, run } = COMMANDS[name];
+  const { operands = [], options, development, run } = COMMANDS[name];
   let input: Input;
   try {
     const rest = args.slice(name.split(' ').length);
@@ -89,6 +103,7 @@ async function main(args: string[]): Promise<number> {
     return misused((error as Error).message, usage(name)); // an option that is none
   }
   try {
+    if (development) refuseInProduction(name);
     console.log(await withDatabase((context) => run(context, input)));
     return 0;
   } catch (error) {
@@ -99,19 +114,28 @@ async function main(args: string[]): Promise<number> {
   }
 }
 
+/** Before anything is touched, the embedded database included. */
+function refuseInProduction(name: string): void {
+  const { NODE_ENV } = loadConfig();
+  if (NODE_ENV === 'production')
+    throw new StartupError(
+      `"${name}" drops tables and columns with all that is in them, and NODE_ENV is ${NODE_ENV}: set NODE_ENV=development if this database is no live service's. Nothing was changed.`,
+      EX_USAGE,
+    );
+}
+
 function failed({ message }: Error, exitCode: number): number {
   console.error(message);
   return exitCode;
 }
 
-/** sysexits' EX_USAGE. */
 function misused(fault: string, help: string): number {
   console.error(`${fault}\n\n${help}`);
-  return 64;
+  return EX_USAGE;
 }
 
-/** Of one command, or the list of all. */
-function usage(only?: string): string {
+/** Of one command, or the list of those that begin with these words. */
+function usage(only = ''): string {
   const written = Object.entries(COMMANDS).map(([name, { operands = [], options = {}, summary }]) => {
     const optional = Object.entries(options).map(
       ([key, { type }]) => `[--${key}${type === 'string' ? ' <text>' : ''}]`,
@@ -120,11 +144,12 @@ function usage(only?: string): string {
   });
   const one = written.find(({ name }) => name === only);
   if (one) return `Usage: npm run gatehouse -- ${one.line}\n\n${one.summary}.`;
-  const width = Math.max(...written.map(({ line }) => line.length));
+  const listed = written.filter(({ name }) => !only || name.startsWith(`${only} `));
+  const width = Math.max(...listed.map(({ line }) => line.length));
   return [
     'Usage: npm run gatehouse -- <command>',
     '',
-    ...written.map(({ line, summary }) => `  ${line.padEnd(width)}  ${summary}`),
+    ...listed.map(({ line, summary }) => `  ${line.padEnd(width)}  ${summary}`),
   ].join('\n');
 }
 

@@ -183,6 +183,13 @@ describe('the operator’s commands', () => {
       'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
       '',
     ]);
+    for (const NODE_ENV of ['', 'production']) {
+      const { code, stdout, stderr } = await runToEnd({ ...environment, NODE_ENV }, 'migration', 'revert');
+      expect([code, stdout]).toEqual([64, '']);
+      expect(stderr).toMatch(/^"migration revert" drops .* NODE_ENV is production: set NODE_ENV=development .*\n$/);
+      expect(await said('migration', 'show')).toEqual([0, shown(names.length), '']);
+    }
+    Object.assign(environment, { NODE_ENV: 'development' });
     expect(await said('migration', 'revert')).toEqual([0, 'Took back the newest migration.\n', '']);
     expect(await said('migration', 'show')).toEqual([0, shown(names.length - 1), '']);
   });
@@ -218,15 +225,30 @@ describe('the operator’s commands', () => {
 
   const LIST = /Usage: npm run gatehouse -- <command>\n\n {2}migration run .*\n(?: {2}\S.*\n){9,}$/;
 
-  it.each([['frobnicate'], ['constructor'], ['era'], ['keys rotate'], ['keys rotate everything']])(
+  it.each([['frobnicate'], ['constructor'], ['er'], ['keys rotate everything'], ['frobnicate --help']])(
     'unknown: %s',
     async (words) => {
       const { code, stdout, stderr } = await runToEnd(await settings({}), ...words.split(' '));
       expect([code, stdout]).toEqual([64, '']);
-      expect(stderr.split('\n')[0]).toBe(`Unknown command: "${words}"`);
+      expect(stderr.split('\n')[0]).toBe(`Unknown command: "${words.replace(' --help', '')}"`);
       expect(stderr).toMatch(LIST);
     },
   );
+
+  it.each([
+    ['keys rotate', 3],
+    ['keys', 5],
+    ['era', 1],
+  ])('the group %s has its own list: asked for it is help, else something is missing', async (words, count) => {
+    const list = new RegExp(`^Usage: npm run gatehouse -- <command>\\n\\n(?: {2}${words} \\S.*\\n){${count}}$`);
+    const run = async (...more: string[]) => runToEnd(await settings({}), ...words.split(' '), ...more);
+    for (const help of ['--help', '-h'])
+      expect(await run(help)).toEqual({ code: 0, stdout: expect.stringMatching(list), stderr: '' });
+    const { code, stdout, stderr } = await run();
+    const [fault, , ...rest] = stderr.split('\n');
+    expect([code, stdout, fault]).toEqual([64, '', `Incomplete command: "${words}"`]);
+    expect(rest.join('\n')).toMatch(list);
+  });
 
   it.each([
     ['keys revoke', 'kid is missing'],
@@ -245,15 +267,17 @@ describe('the operator’s commands', () => {
   });
 
   it('say what there is', async () => {
-    for (const words of [['--help'], ['-h']]) {
+    for (const words of [['help'], ['--help'], ['-h'], ['help', '--help']]) {
       const { code, stdout, stderr } = await runToEnd(await settings({}), ...words);
       expect([code, stderr]).toEqual([0, '']);
       expect(stdout).toMatch(LIST);
     }
-    const { code, stdout } = await runToEnd(await settings({}), 'keys', 'revoke', '--help');
-    expect([code, stdout]).toEqual([
-      0,
-      expect.stringMatching(/^Usage: npm run gatehouse -- keys revoke <kid> \[--reason <text>\]\n\nEmergency: /),
-    ]);
+    for (const words of ['keys revoke --help', 'help keys revoke']) {
+      const { code, stdout } = await runToEnd(await settings({}), ...words.split(' '));
+      expect([code, stdout]).toEqual([
+        0,
+        expect.stringMatching(/^Usage: npm run gatehouse -- keys revoke <kid> \[--reason <text>\]\n\nEmergency: /),
+      ]);
+    }
   });
 });
