@@ -1,10 +1,12 @@
 import { createServer } from 'node:net';
+import path from 'node:path';
 import type { NestFastifyApplication } from '@nestjs/platform-fastify';
 import type { Logger } from 'pino';
 import { AuditLog } from './audit/audit-log.js';
 import { Changes } from './changes/changes.js';
 import { SingleUses } from './changes/single-use.js';
 import type { Config } from './config/config.js';
+import { makeDataFolder } from './config/data-dir.js';
 import type { PostgresConnection } from './database/database.module.js';
 import { EmbeddedPostgres } from './database/embedded-postgres.js';
 import { migrate } from './database/migrate.js';
@@ -73,6 +75,7 @@ export async function prepare(
   step: Step,
 ): Promise<{ connection: PostgresConnection; release(): Promise<void> }> {
   await assertPortFree(config);
+  if (config.DATABASE_URL) await makeDataFolder(path.join(config.dataDir, 'keys'));
   const embedded = config.DATABASE_URL
     ? undefined
     : new EmbeddedPostgres({

@@ -4,6 +4,7 @@ import { AppModule } from '../app.module.js';
 import { type Config, loadConfig } from '../config/config.js';
 import type { PostgresConnection } from '../database/database.module.js';
 import { EmbeddedPostgres } from '../database/embedded-postgres.js';
+import { assertSchema } from '../database/migrate.js';
 import { readMasterKeys } from '../keyring/master-key.js';
 
 /** What every command is given: the settings, and how to reach the database in either role. */
@@ -38,6 +39,7 @@ export async function withModules(
   { config, application }: Context,
   work: (app: INestApplicationContext) => Promise<string>,
 ): Promise<string> {
+  await assertSchema(application);
   const app = await NestFactory.createApplicationContext(AppModule.forRoot(config, application), {
     logger: ['error', 'warn'],
   });

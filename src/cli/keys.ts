@@ -79,10 +79,12 @@ export async function rotateMasterKey(context: Context): Promise<string> {
     if (!rows[0].held) throw new StartupError('Another rotation of the master key is under way: wait until it ends.');
     return await withModules(context, async (app) => {
       const { masterKeys } = context.config;
-      const count = await app.get(MasterKeyRotation).run((done, total) => console.log(`${done} of ${total}`));
-      const summary = `${count === 0 ? 'Nothing was left to do: every' : 'Every'} key is wrapped by the master key with the id ${masterKeys.currentId}.`;
-      return masterKeys.registered === null
-        ? `${summary} It is in ${masterKeys.file}: back it up. Backups of the database made before need the one before.`
+      const { wrapped, kept } = await app
+        .get(MasterKeyRotation)
+        .run((done, total) => console.log(`${done} of ${total}`));
+      const summary = `${wrapped === 0 ? 'Nothing was left to do: every' : 'Every'} key is wrapped by the master key with the id ${masterKeys.currentId}.`;
+      return kept
+        ? `${summary} It is in ${masterKeys.file}: back it up. The one before is kept in ${kept}: backups of the database made before need it, in the place of master.key.`
         : `${summary} MASTER_KEY_PREVIOUS is needed no more, but for backups of the database made before.`;
     });
   } finally {

@@ -60,7 +60,10 @@ const COMMANDS: Record<string, Command> = {
     summary: 'Wrap every key with the new MASTER_KEY; run it again when it was cut short',
     run: rotateMasterKey,
   },
-  'era raise': { summary: 'End every token issued so far; the step after a restored backup', run: eraRaise },
+  'era raise': {
+    summary: 'End every token issued so far, personal access tokens too; the step after a restored backup',
+    run: eraRaise,
+  },
 };
 
 const HELP = { help: { type: 'boolean', short: 'h' } } as const satisfies ParseArgsOptionsConfig;
@@ -192,6 +195,6 @@ function eraRaise(context: Context): Promise<string> {
       change.forget('era', target, PLATFORM_ORGANIZATION);
       return { era };
     });
-    return `The era is ${result.era}: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.`;
+    return `The era is ${result.era}: every token issued before is dead, personal access tokens too, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.`;
   });
 }

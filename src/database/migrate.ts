@@ -28,22 +28,17 @@ export async function migrate(owner: PostgresConnection, application: PostgresCo
   const lock = await connect(owner);
   try {
     await lock.query('SELECT pg_advisory_lock($1, $2)', MIGRATION_LOCK);
-    const known = new Set(MIGRATIONS.map((migration) => migration.name));
-    const { rows: landed } = await lock
-      .query<{ name: string }>('SELECT name FROM schema_migration')
-      .catch((error) => (error.code === '42P01' ? { rows: [] } : Promise.reject(error)));
-    const newer = landed.find(({ name }) => !known.has(name));
-    if (newer) {
-      throw new StartupError(
-        `The database's schema is newer than this version of Gatehouse (it has ${newer.name}): run the newer version, or restore the backup made before the upgrade.`,
-      );
-    }
+    await missingMigrations(lock);
     const source = await new DataSource({ ...dataSourceOptions(owner), extra: { max: 1 } }).initialize();
     try {
       const ran = await source.runMigrations();
       await source.query(grants(pg.escapeIdentifier(role.name)));
       const warnings = [];
-      if (role.name === (await source.query('SELECT current_user'))[0].current_user) {
+      const [{ owns }] = await source.query(
+        `SELECT pg_get_userbyid(relowner) = $1 AS owns FROM pg_class WHERE oid = 'audit_event'::regclass`,
+        [role.name],
+      );
+      if (owns) {
         warnings.push(
           'The application connects as the owner of its tables: set MIGRATION_DATABASE_URL to a role of its own, or P3 (recorded stays recorded) rests on a trigger alone.',
         );
@@ -54,12 +49,49 @@ export async function migrate(owner: PostgresConnection, application: PostgresCo
         );
       if (!role.fsync) warnings.push('The database runs with fsync off: P1 and P2 do not survive its crash.');
       return { version: role.version, ran: ran.map(({ name }) => name), warnings };
+    } catch (error) {
+      const { code, message } = error as { code?: string; message: string };
+      if (code !== '42501') throw error; // insufficient_privilege
+      const [{ current_user }] = await source.query('SELECT current_user');
+      throw new StartupError(
+        `The role ${current_user} may not change the schema (${message}): set MIGRATION_DATABASE_URL to the role that owns the database and its tables.`,
+      );
     } finally {
       await source.destroy();
     }
   } finally {
     await lock.end().catch(() => undefined);
   }
+}
+
+/** Throws a StartupError when this code cannot work with the schema as it is: older, which the service mends at its start, or newer. */
+export async function assertSchema(application: PostgresConnection): Promise<void> {
+  const client = await connect(application);
+  try {
+    const missing = await missingMigrations(client);
+    if (missing.length > 0)
+      throw new StartupError(
+        `The database's schema is older than this version of Gatehouse (it lacks ${missing[0]}): run \`npm run gatehouse -- migration run\`.`,
+      );
+  } finally {
+    await client.end().catch(() => undefined);
+  }
+}
+
+/** Names of the migrations that have not run. Throws a StartupError when one has that is not known here. */
+async function missingMigrations(client: pg.Client): Promise<string[]> {
+  const known = MIGRATIONS.map(({ name }) => name);
+  const { rows } = await client
+    .query<{ name: string }>('SELECT name FROM schema_migration')
+    .catch((error) => (error.code === '42P01' ? { rows: [] } : Promise.reject(error)));
+  const landed = rows.map(({ name }) => name);
+  const newer = landed.find((name) => !known.includes(name));
+  if (newer) {
+    throw new StartupError(
+      `The database's schema is newer than this version of Gatehouse (it has ${newer}): run the newer version, or restore the backup made before the upgrade.`,
+    );
+  }
+  return known.filter((name) => !landed.includes(name));
 }
 
 /** Takes back the newest migration. For development: the service refuses to run on a schema that it does not know. */

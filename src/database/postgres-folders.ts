@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import fs from 'node:fs/promises';
 import os from 'node:os';
 import path from 'node:path';
+import { makeDataFolder } from '../config/data-dir.js';
 import { StartupError } from '../kernel/startup-error.js';
 import {
   type Binaries,
@@ -50,7 +51,7 @@ export async function prepareFolders(options: Options): Promise<PostgresFolders>
   const self = serviceUser();
   const user = await postgresUser();
   const asRoot = user.uid !== self.uid;
-  await fs.mkdir(options.dataDir, { recursive: true, mode: 0o700 });
+  await makeDataFolder(options.dataDir);
   const dataDir = await fs.realpath(options.dataDir);
   const stat = await checkDataDir(dataDir, self);
   // a mounted volume may be root's while we are not: then its mode is root's affair

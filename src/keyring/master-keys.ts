@@ -6,7 +6,7 @@ import {
   type KeyObject,
   randomBytes,
 } from 'node:crypto';
-import { link, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
+import { chmod, link, mkdir, open, readFile, rename, rm } from 'node:fs/promises';
 import path from 'node:path';
 import { randomOctets } from '../kernel/ids.js';
 import { StartupError } from '../kernel/startup-error.js';
@@ -110,11 +110,19 @@ export class MasterKeys {
     await this.read();
   }
 
-  /** The last step, once everything is wrapped by the current one: in a folder it takes the place of the one before. */
-  async finish(): Promise<void> {
-    if (this.folder === undefined) return;
+  /**
+   * The last step, once everything is wrapped by the current one: in a folder it takes the place of the one before, which is kept
+   * under another name, since backups of the database cannot be opened without it. Resolves with that name.
+   */
+  async finish(): Promise<string | undefined> {
+    if (this.folder === undefined) return undefined;
+    const kept = `${this.file}.until-${new Date().toISOString().replaceAll(':', '')}`;
+    await link(this.file, kept);
+    await chmod(kept, 0o600);
+    await syncFolder(this.folder);
     await rename(this.nextFile, this.file);
     await syncFolder(this.folder);
+    return kept;
   }
 
   /** Where the key is kept that everything is wrapped with, in a folder. */

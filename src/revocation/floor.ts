@@ -41,7 +41,7 @@ export class FloorFile {
     const reason = this.floor && regression(this.floor, seen);
     if (reason) {
       throw new StartupError(
-        `${reason}: revocations may be missing, so nothing was started. If you restored a backup, run "npm run gatehouse -- era raise", which ends every token issued before, and start again.`,
+        `${reason}: revocations may be missing, so nothing was started. If you restored a backup, run "npm run gatehouse -- era raise", which ends every token issued before, personal access tokens too, and start again.`,
       );
     }
   }

@@ -18,10 +18,10 @@ export class MasterKeyRotation {
   ) {}
 
   /**
-   * Resolves with how many it wrapped, once every instance has opened all of them. `progress` hears of each.
+   * Resolves with how many it wrapped, and where the master key before is kept if in a folder, once every instance has opened all of them. `progress` hears of each.
    * Throws a StartupError when an instance lacks the current master key: it could not open what is wrapped with it.
    */
-  async run(progress: (done: number, total: number) => void): Promise<number> {
+  async run(progress: (done: number, total: number) => void): Promise<{ wrapped: number; kept?: string }> {
     const { masterKeys } = this.config;
     await masterKeys.begin();
     for (let wrapped = 0; ; wrapped++) {
@@ -45,8 +45,7 @@ export class MasterKeyRotation {
         return next;
       });
       if (!result) {
-        await masterKeys.finish();
-        return wrapped;
+        return { wrapped, kept: await masterKeys.finish() };
       }
       progress(result.done, result.total);
     }

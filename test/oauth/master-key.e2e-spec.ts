@@ -222,7 +222,7 @@ describe('a new MASTER_KEY', () => {
     await maker.stop();
     const keyring = instance.app.get(Keyring);
     const made = await keyring.generate('token-sign', 'ES256');
-    let rotation: Promise<number> | undefined;
+    let rotation: ReturnType<MasterKeyRotation['run']> | undefined;
     const progress: string[] = [];
     await instance.app.get(DataSource).transaction(async (tx) => {
       await keyring.addPending(tx, made, 60); // wrapped by the old one, and not committed yet
@@ -230,7 +230,7 @@ describe('a new MASTER_KEY', () => {
       await new Promise((resolve) => setTimeout(resolve, 500));
       expect(progress).toEqual([]);
     });
-    expect(await rotation).toBe(5);
+    expect(await rotation).toEqual({ wrapped: 5, kept: undefined });
     expect(progress).toEqual(['1 of 5', '2 of 5', '3 of 5', '4 of 5', '5 of 5']);
     expect(await wrappedBy()).toEqual({ new: 5 });
   });

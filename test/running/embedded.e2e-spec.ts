@@ -233,14 +233,14 @@ describe('on the embedded database', () => {
     const refused = await runToEnd(environment);
     expect(refused.code).toBe(1);
     expect(refused.stderr.trim().split('\n').at(-1)).toBe(
-      'The database is older than when it was last used here: revocations may be missing, so nothing was started. If you restored a backup, run "npm run gatehouse -- era raise", which ends every token issued before, and start again.',
+      'The database is older than when it was last used here: revocations may be missing, so nothing was started. If you restored a backup, run "npm run gatehouse -- era raise", which ends every token issued before, personal access tokens too, and start again.',
     );
     expect(await processesIn(folder)).toEqual([]);
 
     expect(await runToEnd(environment, 'era', 'raise')).toMatchObject({
       code: 0,
       stdout:
-        'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
+        'The era is 2: every token issued before is dead, personal access tokens too, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
     });
     await start();
     expect([await use(tokens.printed), await use(tokens.sibling)]).toEqual([401, 401]);
@@ -253,7 +253,7 @@ describe('on the embedded database', () => {
     expect(await runToEnd(environment, 'era', 'raise')).toMatchObject({
       code: 0,
       stdout:
-        'The era is 3: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
+        'The era is 3: every token issued before is dead, personal access tokens too, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
     });
     expect(await use(before)).toBe(401); // at once: the command waited for every instance
     expect(await use(await token(sibling))).toBe(200);

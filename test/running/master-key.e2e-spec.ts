@@ -55,7 +55,7 @@ async function underLoad<T>(work: () => Promise<T>): Promise<T> {
 const aWhile = () => new Promise((resolve) => setTimeout(resolve, 300));
 const rotate = () => runToEnd(environment, 'master-key', 'rotate');
 const DONE =
-  /very key is wrapped by the master key with the id [0-9a-f]{16}\. It is in \S+master\.key: back it up\. Backups of the database made before need the one before\.\n$/;
+  /very key is wrapped by the master key with the id [0-9a-f]{16}\. It is in \S+master\.key: back it up\. The one before is kept in \S+\/(master\.key\.until-\S+): backups of the database made before need it, in the place of master\.key\.\n$/;
 
 beforeAll(async () => {
   environment = { DATA_DIR: dataDir(), PORT: await freePort() };
@@ -78,7 +78,12 @@ it('MD-08 embedded: the command makes the next master key itself, beside the run
   expect(stdout).toMatch(DONE);
   expect([existsSync(next), readFileSync(file, 'utf8') === before]).toEqual([false, false]);
   expect((await fs.stat(file)).mode & 0o777).toBe(0o600);
-  expect((await fs.readdir(path.dirname(file))).filter((name) => name.startsWith('master'))).toEqual(['master.key']);
+  const [, kept] = DONE.exec(stdout)!;
+  expect(kept).toMatch(/^master\.key\.until-\d{4}-\d\d-\d\dT\d{6}\.\d{3}Z$/);
+  const names = (await fs.readdir(path.dirname(file))).filter((name) => name.startsWith('master'));
+  expect(names.sort()).toEqual(['master.key', kept]);
+  const copy = path.join(path.dirname(file), kept);
+  expect([readFileSync(copy, 'utf8'), (await fs.stat(copy)).mode & 0o777]).toEqual([before, 0o600]);
   // New keys are wrapped by the new one too, by the service that was never restarted.
   expect((await runToEnd(environment, 'keys', 'rotate', 'sealing')).code).toBe(0);
   await underLoad(aWhile);

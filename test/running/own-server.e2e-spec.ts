@@ -143,6 +143,26 @@ describe('a PostgreSQL of one’s own', () => {
     ])
       await expect(application.query(statement)).rejects.toMatchObject({ code: '42501' });
     await application.end();
+    // Without the owner once the schema is there: the tables are still another's.
+    const again = await ServiceProcess.start({ ...environment, MIGRATION_DATABASE_URL: '' });
+    expect(await again.stop()).toBe(0);
+    expect(again.stdout).not.toContain('"level":40');
+  });
+
+  it('of two roles the owner left out: one sentence that names what to set', async () => {
+    await run(
+      'postgres',
+      `CREATE ROLE left_owner LOGIN PASSWORD 'o2'`,
+      `CREATE ROLE left_app LOGIN PASSWORD 'a2'`,
+      'CREATE DATABASE left_out OWNER left_owner',
+    );
+    const environment = await settings({ DATABASE_URL: urlOf('left_app', 'a2', 'left_out') });
+    expect(await runToEnd(environment)).toEqual({
+      code: 1,
+      stdout: '',
+      stderr:
+        'The role left_app may not change the schema (permission denied for schema public): set MIGRATION_DATABASE_URL to the role that owns the database and its tables.\n',
+    });
   });
 
   it('with one role for both: all works, and the log says which promise that weakens', async () => {
@@ -180,7 +200,7 @@ describe('the operator’s commands', () => {
     expect(await said('keys', 'rotate', 'signing')).toEqual([0, stdout, '']); // under way already
     expect(await said('era', 'raise')).toEqual([
       0,
-      'The era is 2: every token issued before is dead, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
+      'The era is 2: every token issued before is dead, personal access tokens too, and everybody is signed out. After a restored backup, revoke again what was revoked since it was made: those secrets and keys are alive again.\n',
       '',
     ]);
     for (const NODE_ENV of ['', 'production']) {
@@ -192,6 +212,11 @@ describe('the operator’s commands', () => {
     Object.assign(environment, { NODE_ENV: 'development' });
     expect(await said('migration', 'revert')).toEqual([0, 'Took back the newest migration.\n', '']);
     expect(await said('migration', 'show')).toEqual([0, shown(names.length - 1), '']);
+    expect(await said('keys', 'list')).toEqual([
+      1,
+      '',
+      `The database's schema is older than this version of Gatehouse (it lacks ${names.at(-1)}): run \`npm run gatehouse -- migration run\`.\n`,
+    ]);
   });
 
   it('MD-07 list and revoke keys', async () => {

@@ -8,7 +8,7 @@ import { getMetadataStorage } from 'class-validator';
 import { Config, loadConfig } from '../../src/config/config.js';
 import { createDatabase, type TestDatabase, urlOf } from '../support/database.js';
 import { runToEnd } from '../support/processes.js';
-import { freePort, ROOT, serviceEnvironment } from '../support/service.js';
+import { freePort, ROOT, ServiceProcess, serviceEnvironment } from '../support/service.js';
 
 let database: TestDatabase;
 beforeAll(async () => {
@@ -63,6 +63,12 @@ describe('settings', () => {
         '',
       ].join('\n'),
     );
+  });
+
+  it.each(['abc', '80000', 'a b', '-1'])('PORT=%s is one fault: defaults made from it are not blamed', (PORT) => {
+    const faults = /^The configuration has a fault:\n {2}- PORT must [^\n]+$/;
+    expect(() => loadConfig({ PORT })).toThrow(faults);
+    expect(() => loadConfig({ PORT, ISSUER_URL: 'http://auth.gatehouse.test' })).toThrow(/2 faults.*PORT.*ISSUER_URL/s);
   });
 
   it('stand in .env.example, all of them, with their true defaults', () => {
@@ -139,6 +145,31 @@ describe('a start that cannot be', () => {
       /^Cannot listen on 192\.0\.2\.1:\d+ \(EADDRNOTAVAIL\): set HOST and PORT to an address of this machine\.$/,
     );
   });
+
+  it.each([
+    ['a file', () => path.join(ROOT, 'package.json'), 'a file is in its place'],
+    ['beneath a file', () => path.join(ROOT, 'package.json', 'data'), 'a file is in its place'],
+    // Here Node's own recursive mkdir never ends.
+    ['where none can be made', () => '/proc/nope', 'ENOENT'],
+  ])(
+    'DATA_DIR is %s, with a database of one’s own and without',
+    async (_, folder, reason) => {
+      const own = serviceEnvironment(database);
+      const { DATABASE_URL, MIGRATION_DATABASE_URL, MASTER_KEY, ...embedded } = own;
+      for (const environment of [own, embedded]) {
+        const settings = { ...environment, PORT: await freePort(), DATA_DIR: folder() };
+        const ran = ServiceProcess.spawn(settings, undefined, [], ROOT);
+        const hung = setTimeout(() => ran.child.kill('SIGKILL'), 15_000);
+        await once(ran.child, 'close');
+        clearTimeout(hung);
+        expect([ran.child.exitCode, ran.stdout]).toEqual([78, '']);
+        expect(ran.stderr).toMatch(/^DATA_DIR cannot be used, because the folder [^\n]*\n$/);
+        expect(ran.stderr).toContain(`${folder()}`);
+        expect(ran.stderr).toContain(`(${reason})`);
+      }
+    },
+    40_000,
+  );
 
   it.each([
     ['unreachable', () => 'postgres://x:y@127.0.0.1:1/gatehouse', 'ECONNREFUSED'],
