@@ -49,11 +49,19 @@ function welcome(config: Config, first: FirstStart | undefined): string {
       lines.push(`Password: ${first.password}   (shown once; sign in and choose your own first: README, "Accounts")`);
   }
   if (first?.client) {
+    const { id, secret } = first.client;
     lines.push(
+      '',
+      "For the README's examples, copy these lines into your shell:",
+      '',
+      `  ADMIN_EMAIL='${first.email.replaceAll("'", "'\\''")}'`,
+      ...(first.password ? [`  ADMIN_PASSWORD=${first.password}`] : []),
+      `  CLIENT_ID=${id}`,
+      `  CLIENT_SECRET=${secret}`,
       '',
       'A token for the service account Concierge (its secret is shown once):',
       '',
-      `  TOKEN=$(curl -s -u '${first.client.id}:${first.client.secret}' -d grant_type=client_credentials ${url}/oauth/token | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')`,
+      `  TOKEN=$(curl -s -u '${id}:${secret}' -d grant_type=client_credentials ${url}/oauth/token | sed 's/.*"access_token":"\\([^"]*\\)".*/\\1/')`,
       '',
       'And its use:',
       '',

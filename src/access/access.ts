@@ -135,10 +135,13 @@ export class AccessGuard implements CanActivate {
     { policy, stepUp, evenOverLimit }: Rules,
   ): Promise<boolean> {
     const authenticated = await this.authenticate(request);
-    // Whoever is known is charged, whatever comes of the request: to their own organization, not to one that the request names.
-    const own = authenticated.actor.organizationId;
-    const mayPass = evenOverLimit && authenticated.authenticatedAt !== null;
-    await charge(this.limits, (await this.organizations.facts(own)) ?? { id: own, rateLimit: null }, reply, mayPass);
+    // Whoever is known is charged, whatever comes of the request: machines to their own organization, not to one that the request
+    // names; a person at a session by themselves, so that no flood of a stolen secret keeps them from finding and ending it.
+    const { id, organizationId: own } = authenticated.actor;
+    const atSession = authenticated.authenticatedAt !== null;
+    const charged = atSession ? undefined : await this.organizations.facts(own);
+    const subject = charged ?? { id: atSession && id ? id : own, rateLimit: null };
+    await charge(this.limits, subject, reply, evenOverLimit && atSession);
     const caller = await this.turned(request, authenticated);
     const bearer = caller.authenticatedAt === null;
     if (!policy || policy.kind === 'public') throw problem('insufficient_scope', 'This route is open to nobody');

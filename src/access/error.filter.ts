@@ -118,10 +118,15 @@ function toOAuth(error: Problem): OAuthError {
 
 /** class-validator's findings as the problem `validation_failed`: which field, what is wrong with it; never the value. */
 export function validationProblem(faults: ValidationError[]): Problem {
+  const worded = (rule: string, message: string, value: unknown) => {
+    if (rule === 'whitelistValidation') return 'is not a field of this request';
+    // An absent field breaks each of its rules, and the one that class-validator names first says nothing of that.
+    return value === undefined ? 'is required' : message;
+  };
   const flatten = (fault: ValidationError, path: string): FieldError[] => [
     ...Object.entries(fault.constraints ?? {}).map(([rule, message]) => ({
       field: path,
-      message: rule === 'whitelistValidation' ? 'is not a field of this request' : message,
+      message: worded(rule, message, fault.value),
     })),
     ...(fault.children ?? []).flatMap((child) => flatten(child, `${path}.${child.property}`)),
   ];

@@ -13,6 +13,7 @@ import { RateLimits1763800004000 } from './migrations/1763800004000-rate-limits.
 import { Partners1763800005000 } from './migrations/1763800005000-partners.js';
 import { Companies1763800006000 } from './migrations/1763800006000-companies.js';
 import { Keys1763800007000 } from './migrations/1763800007000-keys.js';
+import { RateLimitsOfPeople1763800008000 } from './migrations/1763800008000-rate-limits-of-people.js';
 
 /** Where a PostgreSQL is and who we are there. */
 export type PostgresConnection = Pick<
@@ -30,6 +31,7 @@ export const MIGRATIONS = [
   Partners1763800005000,
   Companies1763800006000,
   Keys1763800007000,
+  RateLimitsOfPeople1763800008000,
 ];
 
 /**

@@ -1,4 +1,3 @@
-import { describe, expect, it } from '@jest/globals';
 import { isUuid, publicId, randomOctets, uuidText, uuidv7, writeUuid } from './ids.js';
 
 describe('UUIDs', () => {

@@ -7,7 +7,7 @@ import { MAX_RATE_WINDOW_SECONDS, type RateLimit } from '../kernel/rate-limit.js
 import type { RevocationFeed } from '../revocation/revocation-feed.js';
 import { type Charged, RateLimits, type Standing, standing } from './rate-limits.js';
 
-/** What all instances together may admit unseen by each other, of an organization's limit. */
+/** What all instances together may admit unseen by each other, of a limit. */
 const UNSEEN = 0.05;
 /** Counts wait this long for company, unless half of what may be unseen has come together sooner. */
 const FLUSH_AFTER_MS = 20;
@@ -20,7 +20,7 @@ interface Waiting {
   reject(error: unknown): void;
 }
 
-/** One organization's present window, as far as this instance knows. */
+/** The present window of one who is charged, as far as this instance knows. */
 class Window {
   /** Everybody's requests, as the database last said. */
   total = 0;
@@ -35,7 +35,7 @@ class Window {
   over = false;
 
   constructor(
-    readonly organizationId: string,
+    readonly subjectId: string,
     readonly seconds: number,
     /** ms since the Unix epoch. */
     readonly start: number,
@@ -57,7 +57,7 @@ class Window {
 }
 
 interface FlushRow {
-  organization_id: string;
+  subject_id: string;
   start: number;
   used: number;
 }
@@ -67,17 +67,17 @@ interface FlushRow {
  * is some milliseconds ahead — is left as it is; any other window is begun anew. Rows come in one order, so no two flushes deadlock.
  */
 const FLUSH = `
-  INSERT INTO rate_limit_window AS w (organization_id, window_seconds, starts_at, used)
+  INSERT INTO rate_limit_window AS w (subject_id, window_seconds, starts_at, used)
   SELECT o, s, to_timestamp(t), u FROM unnest($1::uuid[], $2::integer[], $3::float8[], $4::integer[]) WITH ORDINALITY AS c (o, s, t, u, n) ORDER BY n
-  ON CONFLICT (organization_id, window_seconds) DO UPDATE SET
+  ON CONFLICT (subject_id, window_seconds) DO UPDATE SET
     starts_at = CASE WHEN w.starts_at = excluded.starts_at + make_interval(secs => w.window_seconds) THEN w.starts_at ELSE excluded.starts_at END,
     used = CASE WHEN w.starts_at = excluded.starts_at THEN w.used + excluded.used
                 WHEN w.starts_at = excluded.starts_at + make_interval(secs => w.window_seconds) THEN w.used
                 ELSE excluded.used END
-  RETURNING organization_id, extract(epoch FROM starts_at)::float8 * 1000 AS start, used::float8`;
+  RETURNING subject_id, extract(epoch FROM starts_at)::float8 * 1000 AS start, used::float8`;
 
 /**
- * Counts in memory, and tells PostgreSQL behind the requests: one flush under way at a time, all organizations in one statement. A request
+ * Counts in memory, and tells PostgreSQL behind the requests: one flush under way at a time, all who are charged in one statement. A request
  * does no I/O; only one that finds its instance's share of unseen requests used up waits for the flush that counts it.
  *
  * Never more than the limit and a tenth. Each request has a place in the order in which the database counts them. At most `limit` have a place
@@ -93,7 +93,7 @@ const FLUSH = `
 export class PostgresRateLimits extends RateLimits implements OnApplicationShutdown {
   private readonly log = new Logger('RateLimits');
   private readonly pool: pg.Pool;
-  /** By organization; those whose window is over are forgotten within a minute. */
+  /** By who is charged; those whose window is over are forgotten within a minute. */
   private readonly windows = new Map<string, Window>();
   private touched = new Set<Window>();
   private flight: Promise<boolean> | undefined;
@@ -241,7 +241,7 @@ export class PostgresRateLimits extends RateLimits implements OnApplicationShutd
   }
 
   private async fly(): Promise<boolean> {
-    const windows = [...this.touched].sort((a, b) => (a.organizationId < b.organizationId ? -1 : 1));
+    const windows = [...this.touched].sort((a, b) => (a.subjectId < b.subjectId ? -1 : 1));
     this.touched = new Set();
     for (const window of windows) {
       window.inFlight = window.unflushed;
@@ -254,20 +254,20 @@ export class PostgresRateLimits extends RateLimits implements OnApplicationShutd
         name: 'count requests',
         text: FLUSH,
         values: [
-          windows.map(({ organizationId }) => organizationId),
+          windows.map(({ subjectId }) => subjectId),
           windows.map(({ seconds }) => seconds),
           windows.map(({ start }) => start / 1000),
           windows.map(({ inFlight, aboard }) => inFlight + aboard.length),
         ],
       });
-      const answers = new Map(rows.map((row) => [row.organization_id, row]));
-      for (const window of windows) this.land(window, answers.get(window.organizationId)!);
+      const answers = new Map(rows.map((row) => [row.subject_id, row]));
+      for (const window of windows) this.land(window, answers.get(window.subjectId)!);
       this.failing = false;
       return true;
     } catch (error) {
       if (!this.failing) this.log.warn(`requests cannot be counted: ${(error as Error).message}`);
       this.failing = true;
-      this.giveUp(windows, new Unavailable('the requests of the organization cannot be counted', 1, error));
+      this.giveUp(windows, new Unavailable('requests cannot be counted', 1, error));
       return false;
     }
   }
@@ -277,7 +277,7 @@ export class PostgresRateLimits extends RateLimits implements OnApplicationShutd
     const first = used - aboard.length + 1;
     window.inFlight = 0;
     window.aboard = [];
-    if (!window.over && start !== window.start) this.begin(window.organizationId, window.seconds, start).total = used;
+    if (!window.over && start !== window.start) this.begin(window.subjectId, window.seconds, start).total = used;
     if (!window.over) window.total = used;
     for (const [i, { resolve }] of aboard.entries()) resolve(window.over ? undefined : first + i);
   }

@@ -8,7 +8,7 @@ import { PostgresRateLimits } from './postgres-rate-limits.js';
 import { RateLimits } from './rate-limits.js';
 import { RedisRateLimits } from './redis-rate-limits.js';
 
-/** Owns how many requests each organization has made. Refuses to know what was asked for, or by whom within it. */
+/** Owns how many requests each organization, and each person at a session, has made. Refuses to know what was asked for. */
 @Module({
   imports: [RevocationModule],
   providers: [

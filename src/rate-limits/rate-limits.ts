@@ -1,6 +1,6 @@
 import type { RateLimit } from '../kernel/rate-limit.js';
 
-/** Where an organization stands in its present window, a request after it was charged. */
+/** Where who is charged stands in the present window, a request after it was charged. */
 export interface Standing {
   /** Whether the request may be served. */
   admitted: boolean;
@@ -11,20 +11,20 @@ export interface Standing {
   reset: number;
 }
 
-/** Whom a request is charged to. `rateLimit` null: the default, `RATE_LIMIT`. */
+/** Whom a request is charged to: an organization, or a person at a session. `rateLimit` null: the default, `RATE_LIMIT`. */
 export interface Charged {
   id: string;
   rateLimit: RateLimit | null;
 }
 
 /**
- * One bucket an organization (E9), shared by its accounts, its people and every instance. Windows are fixed and begin at multiples
- * of their length on the database's clock, so every instance means the same one. The key is the organization and nothing that a
- * caller can choose; and it must have authenticated, so there are never more buckets than organizations at work.
+ * One bucket an organization (E9), shared by its accounts and every instance, and one a person. Windows are fixed and begin at
+ * multiples of their length on the database's clock, so every instance means the same one. The key is nothing that a caller can
+ * choose; and who is charged has authenticated, so there are never more buckets than organizations and people at work.
  */
 export abstract class RateLimits {
-  /** Charges one request. Throws Unavailable when it cannot be counted: an organization is never without a limit. */
-  abstract charge(organization: Charged): Standing | Promise<Standing>;
+  /** Charges one request. Throws Unavailable when it cannot be counted: nobody is ever without a limit. */
+  abstract charge(subject: Charged): Standing | Promise<Standing>;
 
   /** Why requests cannot be counted now; undefined when they can. */
   abstract fault(): string | undefined;

@@ -84,7 +84,7 @@ export class RedisRateLimits extends RateLimits implements OnModuleInit, OnAppli
     try {
       return await this.client.count(key, expireMs);
     } catch (error) {
-      throw new Unavailable('the requests of the organization cannot be counted', 1, error);
+      throw new Unavailable('requests cannot be counted', 1, error);
     } finally {
       this.waiting--;
       this.owedSince = this.clock.monotonic(); // answers come in order: this one was the oldest

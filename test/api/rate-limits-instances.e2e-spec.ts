@@ -138,11 +138,11 @@ describe('three instances on one PostgreSQL', () => {
     const { id, use } = await organization(30);
     await use(services[0]);
     const rows = () =>
-      database.query('SELECT FROM rate_limit_window WHERE organization_id = $1 AND window_seconds = 3600', [id]);
+      database.query('SELECT FROM rate_limit_window WHERE subject_id = $1 AND window_seconds = 3600', [id]);
     await services[0].app.get(RateLimits).prune();
     expect(await rows()).toHaveLength(1);
     await database.query(
-      `UPDATE rate_limit_window SET starts_at = starts_at - interval '3 hours' WHERE organization_id = $1`,
+      `UPDATE rate_limit_window SET starts_at = starts_at - interval '3 hours' WHERE subject_id = $1`,
       [id],
     );
     await services[0].app.get(RateLimits).prune();

@@ -61,14 +61,21 @@ describe('E9 the headers', () => {
     expect(standingOf(await service.token(GRANT, account.credentials))).toEqual([1000, left - 3]);
   });
 
-  it('E9 a signed-in person is charged to the same bucket; one of the platform, turned to it, to the platform’s', async () => {
+  it('E9 a signed-in person is charged apart, wherever they turned; a token of their own to its organization', async () => {
     const { here, token, left } = await organization(1000);
     const person = await join(here, `person${made}@example.com`);
-    expect(standingOf(await person.get('/session'))).toEqual([1000, left - 1]);
-    expect(standingOf(await companies(token))).toEqual([1000, left - 2]);
-    const [limit] = standingOf(await here.get('/service-accounts'));
-    expect(limit).toBe(1_000_000);
-    expect(standingOf(await companies(token))).toEqual([1000, left - 3]);
+    expect(standingOf(await person.get('/session'))).toEqual([1_000_000, 999_999]);
+    expect(standingOf(await person.get('/users'))).toEqual([1_000_000, 999_998]);
+    expect(standingOf(await companies(token))).toEqual([1000, left - 1]);
+    const [, before] = standingOf(await here.get('/service-accounts'));
+    expect(standingOf(await here.get('/service-accounts'))).toEqual([1_000_000, Number(before) - 1]);
+    const own = {
+      label: 'own',
+      scopes: ['companies:read'],
+      expires_at: new Date(Date.now() + 86_400_000).toISOString(),
+    };
+    const minted = await person.post('/personal-access-tokens', own);
+    expect(standingOf(await companies(minted.json.token))).toEqual([1000, left - 2]);
   });
 
   it('E9 are absent where nobody is charged: no credential, health, metadata, documentation, sign-in', async () => {
@@ -86,7 +93,7 @@ describe('E9 the headers', () => {
 });
 
 describe('E9 past the limit', () => {
-  it('E9 429 with Retry-After, as RFC 9457 and RFC 6749 have it, for all accounts and people of the organization and no other', async () => {
+  it('E9 429 with Retry-After, as RFC 9457 and RFC 6749 have it, for all accounts of the organization and no other', async () => {
     const { here, account, token, left } = await organization(60);
     const other = await here.createAccount('Other', ['companies:read']);
     const person = await join(here, `person${made}@example.com`);
@@ -100,7 +107,7 @@ describe('E9 past the limit', () => {
       ),
     ).toEqual({ 200: left - 1, 429: 2 * left + 1 });
 
-    for (const answer of [await companies(token), await companies(otherToken), await person.get('/users')]) {
+    for (const answer of [await companies(token), await companies(otherToken)]) {
       expect(code(answer)).toEqual([429, 'rate_limited']);
       expect(answer.headers['content-type']).toMatch(/^application\/problem\+json/);
       expect(standingOf(answer)).toEqual([60, 0]);
@@ -115,6 +122,8 @@ describe('E9 past the limit', () => {
     }
     expect((await companies(bystander.token)).status).toBe(200);
     expect((await here.get('/service-accounts')).status).toBe(200);
+    const users = await person.get('/users');
+    expect([users.status, standingOf(users)[0]]).toEqual([200, 1_000_000]);
   });
 
   it('E9 the next window begins anew', async () => {
@@ -141,7 +150,7 @@ describe('E9 past the limit', () => {
     expect(admitted).toBeGreaterThan(150);
     await before.stop();
     const [{ used }] = await service.database.query<{ used: number }>(
-      'SELECT used FROM rate_limit_window WHERE organization_id = $1',
+      'SELECT used FROM rate_limit_window WHERE subject_id = $1',
       [id],
     );
     expect(used).toBeGreaterThanOrEqual(200);
@@ -150,12 +159,14 @@ describe('E9 past the limit', () => {
     await after.stop();
   });
 
-  it('P1 a signed-in person can still end what floods: the bucket is no shield for a stolen secret', async () => {
+  it('P1 a signed-in person can still find and end what floods: the bucket is no shield for a stolen secret', async () => {
     const { here, account, token } = await organization(60);
     const person = await join(here, `person${made}@example.com`);
     await flood(100, () => companies(token));
     const path = `/service-accounts/${account.id}`;
-    expect(code(await person.get(path))).toEqual([429, 'rate_limited']);
+    expect(code(await companies(token))).toEqual([429, 'rate_limited']);
+    for (const found of [path, `${path}/secrets`, '/audit-events', '/revocations', '/session'])
+      expect([found, (await person.get(found)).status]).toEqual([found, 200]);
     expect(code(await service.request('POST', `/api/v1${path}/disable`, { headers: bearer(token), body: {} }))).toEqual(
       [429, 'rate_limited'],
     );
@@ -163,6 +174,29 @@ describe('E9 past the limit', () => {
     expect((await person.post(`${path}/disable`)).status).toBe(200);
     expect((await person.delete('/session')).status).toBe(204);
     expect((await companies(token)).status).toBe(401);
+  });
+
+  it('P1 a person who floods, or whose session does, is limited alone, and can still end things', async () => {
+    const small = await TestService.start({ RATE_LIMIT: '60/3600' }, service.database);
+    try {
+      atHalfPast(small);
+      const [flooding, other] = [await small.signIn(), await small.signIn()];
+      await other.createOrganization(`Organization ${++made}`);
+      const account = await other.createAccount('Concierge', ['companies:read']);
+      const token = await tokenOf(small, account.credentials);
+      const path = `/service-accounts/${account.id}`;
+      const person = await join(other, `person${made}@example.com`);
+      const { 200: admitted } = await flood(150, () => person.get(path));
+      expect(admitted).toBeGreaterThan(30);
+      expect(admitted).toBeLessThanOrEqual(66);
+      expect(code(await person.get(path))).toEqual([429, 'rate_limited']);
+      expect((await companies(token, small)).status).toBe(200);
+      expect((await person.post(`${path}/secrets/${account.secret.id}/revoke`)).status).toBe(200);
+      expect((await companies(token, small)).status).toBe(401);
+      expect((await flooding.get('/session')).status).toBe(200);
+    } finally {
+      await small.stop();
+    }
   });
 
   it('P1 a token can still be ended past the limit; refusals of others’ tokens are told, and fill no log', async () => {

@@ -64,9 +64,9 @@ describe('on the embedded database', () => {
     const said = service.stderr;
     const tail = said.slice(said.indexOf('Gatehouse is ready'));
     const shape =
-      /^Gatehouse is ready at (\S+)\nDocumentation: \1\/docs\n\nAdmin: admin@localhost\nPassword: (\w{16,}) {3}\(shown once; .*\)\n\nA token for the service account Concierge .*:\n\n {2}(TOKEN=.*)\n\nAnd its use:\n\n {2}(curl .*)\n\n$/;
+      /^Gatehouse is ready at (\S+)\nDocumentation: \1\/docs\n\nAdmin: admin@localhost\nPassword: (\w{16,}) {3}\(shown once; .*\)\n\nFor the README's examples, .*:\n\n {2}(ADMIN_EMAIL=.*\n {2}ADMIN_PASSWORD=.*\n {2}CLIENT_ID=.*\n {2}CLIENT_SECRET=.*)\n\nA token for the service account Concierge .*:\n\n {2}(TOKEN=.*)\n\nAnd its use:\n\n {2}(curl .*)\n\n$/;
     expect(tail).toMatch(shape);
-    const [, at, password, first, second] = shape.exec(tail)!;
+    const [, at, password, lines, first, second] = shape.exec(tail)!;
     expect(at).toBe(url);
     for (const step of said.slice(0, said.indexOf('Gatehouse is ready')).trimEnd().split('\n'))
       expect(step).toMatch(/^ {2}✓ \S/);
@@ -77,6 +77,13 @@ describe('on the embedded database', () => {
     tokens.printed = shown;
 
     [, client.id, client.secret] = /-u '([^:]+):([^']+)'/.exec(first)!;
+    const assigned = `${lines}\necho "$ADMIN_EMAIL $ADMIN_PASSWORD $CLIENT_ID $CLIENT_SECRET"`;
+    expect(execFileSync('sh', ['-c', assigned], { encoding: 'utf8' }).trim().split(' ')).toEqual([
+      'admin@localhost',
+      password,
+      client.id,
+      client.secret,
+    ]);
     await call('POST', '/session', { email: 'admin@localhost', password });
     await call('PATCH', '/users/me', { password: 'correct horse battery staple' });
     const { organizations } = await call('GET', '/session');

@@ -1,8 +1,9 @@
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync } from 'node:fs';
 import { createServer, type Server, type Socket } from 'node:net';
 import path from 'node:path';
+import { text } from 'node:stream/consumers';
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals';
 import { getMetadataStorage } from 'class-validator';
 import { Config, loadConfig } from '../../src/config/config.js';
@@ -136,6 +137,28 @@ describe('a start that cannot be', () => {
     expect(said).toBe(
       `Port ${PORT} on 127.0.0.1 is in use: stop what listens there, or set PORT to another. Nothing was changed.`,
     );
+  });
+
+  it('port in use: npm run up says so before it installs and builds beneath what runs', async () => {
+    const { up } = JSON.parse(readFileSync(path.join(ROOT, 'package.json'), 'utf8')).scripts;
+    const file = 'scripts/require-port.cjs';
+    expect(up.indexOf(file)).toBeGreaterThan(0);
+    expect(up.indexOf(file)).toBeLessThan(up.indexOf('npm ci'));
+    const run = (PORT: string) => {
+      const env = { PATH: process.env.PATH, PORT };
+      const child = spawn(process.execPath, [path.join(ROOT, file)], { env, stdio: ['ignore', 'ignore', 'pipe'] });
+      return Promise.all([once(child, 'exit'), text(child.stderr)]).then(([[code], said]) => [code, said.trim()]);
+    };
+    const other = createServer().listen(0, '127.0.0.1');
+    await once(other, 'listening');
+    const PORT = String((other.address() as { port: number }).port);
+    expect(await run(PORT)).toEqual([
+      1,
+      `Port ${PORT} on 127.0.0.1 is in use: stop what listens there, or set PORT to another. Nothing was changed.`,
+    ]);
+    other.close();
+    await once(other, 'close');
+    for (const free of [PORT, '0', 'abc', '70000']) expect(await run(free)).toEqual([0, '']);
   });
 
   it('an address that is not of this machine', async () => {
