@@ -52,9 +52,10 @@ export async function migrate(owner: PostgresConnection, application: PostgresCo
     } catch (error) {
       const { code, message } = error as { code?: string; message: string };
       if (code !== '42501') throw error; // insufficient_privilege
-      const [{ current_user }] = await source.query('SELECT current_user');
+      // Not by way of TypeORM, whose only connection may still be held by what failed.
+      const { rows } = await lock.query('SELECT current_user AS name');
       throw new StartupError(
-        `The role ${current_user} may not change the schema (${message}): set MIGRATION_DATABASE_URL to the role that owns the database and its tables.`,
+        `The role ${rows[0].name} may not change the schema (${message}): set MIGRATION_DATABASE_URL to the role that owns the database and its tables.`,
       );
     } finally {
       await source.destroy();
