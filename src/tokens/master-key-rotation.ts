@@ -18,7 +18,8 @@ export class MasterKeyRotation {
   ) {}
 
   /**
-   * Resolves with how many it wrapped, and where the master key before is kept if in a folder, once every instance has opened all of them. `progress` hears of each.
+   * Resolves with how many it wrapped, and where the master key before is kept if in a folder, once every instance has opened all of
+   * them. `progress` hears of each.
    * Throws a StartupError when an instance lacks the current master key: it could not open what is wrapped with it.
    */
   async run(progress: (done: number, total: number) => void): Promise<{ wrapped: number; kept?: string }> {
@@ -44,9 +45,7 @@ export class MasterKeyRotation {
         change.forget('key', target, PLATFORM_ORGANIZATION);
         return next;
       });
-      if (!result) {
-        return { wrapped, kept: await masterKeys.finish() };
-      }
+      if (!result) return { wrapped, kept: await masterKeys.finish() };
       progress(result.done, result.total);
     }
   }

@@ -80,7 +80,7 @@ const children = new Set<ChildProcess>();
 async function compile(): Promise<string> {
   const folder = path.dirname(await room());
   const parts = ['folders', 'process', 'roles', 'server'].map((part) => `database/postgres-${part}`);
-  for (const file of ['database/embedded-postgres', ...parts, 'kernel/startup-error']) {
+  for (const file of ['database/embedded-postgres', ...parts, 'config/data-dir', 'kernel/startup-error']) {
     const source = await fs.readFile(path.join(REPOSITORY, 'src', `${file}.ts`), 'utf8');
     const { outputText } = ts.transpileModule(source, {
       compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022, verbatimModuleSyntax: true },
@@ -106,7 +106,8 @@ async function service(dataDir: string) {
   const child = spawn(process.execPath, [await program, dataDir], { stdio: ['ignore', 'pipe', 'inherit'] });
   children.add(child);
   const exited = once(child, 'exit').then(() => children.delete(child));
-  const said = once(child.stdout, 'data').then(([data]) => String(data).trim());
+  const silent = exited.then(() => Promise.reject(new Error('it ended without a word')));
+  const said = Promise.race([once(child.stdout, 'data').then(([data]) => String(data).trim()), silent]);
   said.catch(() => undefined);
   return { child, said, exited };
 }
