@@ -36,6 +36,9 @@ export const SABOTAGES = [
 ] as const;
 export type Sabotage = (typeof SABOTAGES)[number];
 
+/** What a claim, a challenge and a list of words can hold. */
+const NAME = /^[\x21\x23-\x5B\x5D-\x7E]+$/;
+
 @ValidatorConstraint()
 class IsIssuer implements ValidatorConstraintInterface {
   validate(text: unknown) {
@@ -44,11 +47,10 @@ class IsIssuer implements ValidatorConstraintInterface {
     const loopback = ['localhost', '127.0.0.1', '[::1]'].includes(url.hostname);
     return (
       (url.protocol === 'https:' || (url.protocol === 'http:' && loopback)) &&
-      !url.search &&
-      !url.hash &&
       !url.username &&
       !text.endsWith('/') &&
-      !/[?#]/.test(text)
+      !/[?#]/.test(text) && // no query, no fragment
+      NAME.test(text) // it is the audience as well
     );
   }
   defaultMessage = () =>
@@ -160,7 +162,7 @@ export class Config {
   /** `aud` of access tokens. Default: the issuer. */
   @IsString()
   @MinLength(1)
-  @Matches(/^[\x21\x23-\x5B\x5D-\x7E]+$/, { message: 'AUDIENCE must be printable characters without space' })
+  @Matches(NAME, { message: 'AUDIENCE must be printable characters without space' })
   AUDIENCE: string;
 
   /** RFC 8707: what other APIs of the platform call themselves. An account is set to those that it may ask tokens for. */

@@ -61,7 +61,7 @@ function connectionSettings(connection: PostgresConnection, durable: boolean): p
   return {
     ...connection,
     application_name: 'gatehouse',
-    options: `-c synchronous_commit=${durable ? 'on' : 'off'} -c TimeZone=UTC -c idle_in_transaction_session_timeout=1000`,
+    options: `-c synchronous_commit=${durable ? 'on' : 'off'} -c TimeZone=UTC -c bytea_output=hex -c idle_in_transaction_session_timeout=1000`,
     connectionTimeoutMillis: 1000,
     query_timeout: 5000,
     keepAlive: true,

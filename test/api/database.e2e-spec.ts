@@ -6,7 +6,7 @@ import { migrate, revertLast } from '../../src/database/migrate.js';
 import { Revocations } from '../../src/revocation/revocations.js';
 import { createDatabase, type TestDatabase } from '../support/database.js';
 import { startPatient } from '../support/people.js';
-import type { TestService } from '../support/service.js';
+import { TestService } from '../support/service.js';
 
 let service: TestService;
 let spare: TestDatabase;
@@ -18,6 +18,19 @@ beforeAll(async () => {
 afterAll(async () => {
   await service.stop();
   await spare.drop();
+});
+
+it('secrets are read whatever bytea_output the server is set to', async () => {
+  const [{ name }] = await service.database.query<{ name: string }>('SELECT current_database() AS name');
+  await service.database.query(`ALTER DATABASE "${name}" SET bytea_output = 'escape'`);
+  const another = await TestService.start({ REVOCATION_BOUND_MS: '10000' }, service.database);
+  try {
+    const account = await (await another.signIn()).createAccount('Octets', []);
+    expect((await another.token({ grant_type: 'client_credentials' }, account.credentials)).status).toBe(200);
+  } finally {
+    await another.stop();
+    await service.database.query(`ALTER DATABASE "${name}" RESET bytea_output`);
+  }
 });
 
 /** Tables, columns, constraints, indexes, triggers and functions, as PostgreSQL says them; partitions come with the calendar. */

@@ -124,6 +124,16 @@ describe('settings', () => {
     for (const version of ['20.19.0', '22.13.0', '24.11.0', '25.0.0'])
       expect([version, on(version).status, on(version).stderr]).toEqual([version, 0, '']);
   });
+
+  it('an issuer that could not be an audience as well is refused, though AUDIENCE is not set', () => {
+    for (const ISSUER_URL of [
+      'https://id.example.com/a b',
+      ' https://id.example.com',
+      'https://id.example.com/a"b',
+      'https://idé.example.com',
+    ])
+      expect(() => loadConfig({ ISSUER_URL })).toThrow(/ISSUER_URL must be an https URL/);
+  });
 });
 
 describe('a start that cannot be', () => {
