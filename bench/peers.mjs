@@ -82,7 +82,7 @@ async function gatehouse({ guarded = true, front = (app) => app.getHttpServer() 
     scopes: new Set(scopes),
     credential: { type: 'secret', id },
     tokenId: null,
-    holds: [],
+    holds: {},
     authenticatedAt: null,
     request: { id: 'bench', address: null, userAgent: null },
   };

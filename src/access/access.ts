@@ -202,6 +202,8 @@ export class AccessGuard implements CanActivate {
     if (text === MISSING) throw problem('unauthenticated', { headers: { 'WWW-Authenticate': bearerChallenge() } });
     try {
       const { token, actor, scopes, holds } = await this.tokens.verify(text as string);
+      // No route says yet that it takes a token for one company, so every route refuses it.
+      if (token.resource) throw problem('insufficient_scope', 'This access token reaches one company only');
       const personal = isPersonal(token);
       return {
         actor,

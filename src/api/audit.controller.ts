@@ -6,7 +6,7 @@ import { IsInstant, Omittable } from '../access/fields.js';
 import { PageQuery, page } from '../access/page.js';
 import { AUDIT_ACTIONS, type AuditAction, type AuditEvent, type AuditFilter } from '../audit/audit-event.js';
 import { AuditLog } from '../audit/audit-log.js';
-import type { Caller } from '../kernel/actor.js';
+import type { Actor, Caller } from '../kernel/actor.js';
 import { isUuid } from '../kernel/ids.js';
 import { problem } from '../kernel/problem.js';
 import { Cursors } from '../keyring/cursors.js';
@@ -87,6 +87,8 @@ export class AuditEventView {
   reason: string | null;
   /** Who did it, under the name of that moment. */
   actor: ActorView;
+  /** The person for whom a client acted under their consent; null when the actor acted for itself. */
+  on_behalf_of: ActorView | null;
   credential_id: string | null;
   /** The access token's `jti`. */
   token_id: string | null;
@@ -187,18 +189,21 @@ export class AuditController {
   }
 }
 
+const actorView = ({ type, id, name, organizationId }: Actor): ActorView => ({
+  type,
+  id,
+  name,
+  organization_id: organizationId,
+});
+
 const eventView = (event: AuditEvent): AuditEventView => ({
   id: event.id,
   occurred_at: event.occurredAt,
   action: event.action,
   outcome: event.outcome,
   reason: event.reason,
-  actor: {
-    type: event.actor.type,
-    id: event.actor.id,
-    name: event.actor.name,
-    organization_id: event.actor.organizationId,
-  },
+  actor: actorView(event.actor),
+  on_behalf_of: event.onBehalfOf && actorView(event.onBehalfOf),
   credential_id: event.credentialId,
   token_id: event.tokenId,
   targets: event.targets,

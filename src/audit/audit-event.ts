@@ -60,6 +60,8 @@ export interface NewAuditEvent {
   /** A fixed word or sentence that says why it failed, or the reason that an admin gave. */
   reason?: string;
   actor: Actor;
+  /** The person for whom a client acted under their grant. */
+  onBehalfOf?: Actor;
   /** The organization in whose log it stands. Default: the actor's. */
   organizationId?: string;
   credentialId?: string | null;
@@ -77,7 +79,8 @@ export interface AuditEvent {
   action: AuditAction;
   outcome: 'success' | 'failure';
   reason: string | null;
-  actor: { type: Actor['type']; id: string | null; name: string; organizationId: string };
+  actor: Actor;
+  onBehalfOf: Actor | null;
   credentialId: string | null;
   tokenId: string | null;
   targets: Target[];

@@ -18,6 +18,7 @@ const COLUMNS: Record<string, string> = {
   actor_id: 'uuid',
   actor_name: 'text',
   actor_organization_id: 'uuid',
+  on_behalf_of: 'jsonb',
   credential_id: 'uuid',
   token_id: 'uuid',
   targets: 'jsonb',
@@ -77,6 +78,7 @@ export class AuditLog {
       actor_id: event.actor.id,
       actor_name: cut(event.actor.name),
       actor_organization_id: event.actor.organizationId,
+      on_behalf_of: event.onBehalfOf && { ...event.onBehalfOf, name: cut(event.onBehalfOf.name) },
       credential_id: event.credentialId,
       token_id: event.tokenId,
       targets: event.targets ?? [],
@@ -147,7 +149,7 @@ export class AuditLog {
 }
 
 const SELECT = `SELECT organization_id, id, occurred_at, action, outcome, reason, actor_type, actor_id, actor_name, actor_organization_id,
-  credential_id, token_id, targets, request_id, address, user_agent, changes FROM audit_event`;
+  on_behalf_of, credential_id, token_id, targets, request_id, address, user_agent, changes FROM audit_event`;
 
 // biome-ignore lint/suspicious/noExplicitAny: a row as pg returns it
 const toEvent = (row: any): AuditEvent => ({
@@ -158,6 +160,7 @@ const toEvent = (row: any): AuditEvent => ({
   outcome: row.outcome,
   reason: row.reason,
   actor: { type: row.actor_type, id: row.actor_id, name: row.actor_name, organizationId: row.actor_organization_id },
+  onBehalfOf: row.on_behalf_of,
   credentialId: row.credential_id,
   tokenId: row.token_id,
   targets: row.targets,

@@ -4,7 +4,7 @@ import type { NewAuditEvent } from '../audit/audit-event.js';
 import { AuditLog, appendSql, type EventRecord, recordsSql } from '../audit/audit-log.js';
 import { Config } from '../config/config.js';
 import { Database } from '../database/database.module.js';
-import type { Held } from '../kernel/actor.js';
+import type { Holds } from '../kernel/actor.js';
 import { Unavailable } from '../kernel/problem.js';
 import { sqlState } from './changes.js';
 import { GroupCommit } from './group-commit.js';
@@ -12,7 +12,7 @@ import { consumeSql, keyOf, SINGLE_USE_COLUMNS, type SingleUse, singleUseRecord,
 
 /** What must still be true, in the statement that records it, for an event to be recorded at all. */
 export interface Demands {
-  unchanged?: { era: number; holds: readonly Held[] };
+  unchanged?: { era: number; holds: Holds };
   /** Used up by this very event: when it was used before, the event is refused. */
   once?: SingleUse;
 }
@@ -154,7 +154,8 @@ function numbered(entries: readonly Entry[]): [demands: number[], ids: (string |
   const lines: ReturnType<typeof numbered> = [[], [], []];
   for (const { record, unchanged } of entries) {
     if (!unchanged) continue;
-    const { era, holds } = unchanged;
+    const holds = Object.values(unchanged.holds);
+    const { era } = unchanged;
     let key = String(era);
     for (const { id, epoch } of holds) key += ` ${id} ${epoch}`;
     const known = sets.get(key);

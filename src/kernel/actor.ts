@@ -17,11 +17,26 @@ export interface RequestInfo {
   userAgent: string | null;
 }
 
-/** The epoch that something revocable had when it was relied on. Behind the present one, it is dead. */
+/** Something revocable, and the epoch that it had when it was relied on. When its present epoch is higher, it was revoked since. */
 export interface Held {
   id: string;
   epoch: number;
 }
+
+/** What a right can hang on, by what it is to that right. */
+export type HoldName =
+  | 'organization'
+  | 'account'
+  | 'membership'
+  | 'user'
+  | 'session'
+  | 'credential'
+  | 'key'
+  | 'grant'
+  | 'resource_organization';
+
+/** All that a right hangs on. The right ends when one of them is revoked. */
+export type Holds = Readonly<Partial<Record<HoldName, Held>>>;
 
 /** The kinds of credential that stand in the database; beside them there are sessions. */
 export type CredentialType = 'secret' | 'public_key' | 'personal_access_token';
@@ -36,7 +51,7 @@ export interface Caller {
   /** The access token's `jti`, when there was one. */
   tokenId: string | null;
   /** All that this caller's right to act hangs on; re-checked inside the transaction of each change. */
-  holds: readonly Held[];
+  holds: Holds;
   /** When a person last proved who they are, ms since the Unix epoch; null for machines. */
   authenticatedAt: number | null;
   request: RequestInfo;

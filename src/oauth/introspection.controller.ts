@@ -96,11 +96,11 @@ export class IntrospectionController {
   }
 
   /** The claims of the JWT format (RFC 9068), whatever the format. */
-  private describe({ token, actor, scopes, audience }: VerifiedToken): Introspection {
+  private describe({ token, scopes, audience }: VerifiedToken): Introspection {
     return {
       active: true,
       iss: this.config.ISSUER_URL,
-      sub: actor.id!,
+      sub: token.subjectId,
       aud: audience.length === 1 ? audience[0] : audience,
       ...(token.clientId !== null && { client_id: clientIdOf(token.clientId) }),
       scope: scopes.join(' '),

@@ -11,10 +11,10 @@ import { clientRefused, OAuthError } from '../kernel/oauth-error.js';
 import { parseScope } from '../kernel/scope.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import type { AuthenticatedClient, Client } from '../service-accounts/clients.js';
-import { actorOf, Tokens } from '../tokens/tokens.service.js';
+import { Tokens } from '../tokens/tokens.service.js';
 import { ClientAuthentication } from './client-authentication.js';
 import { answer, OAuthEndpoint } from './endpoint.js';
-import type { Authorization, Grant } from './grants/grant.js';
+import type { Grant } from './grants/grant.js';
 import { TokenRequest, TokenResponse } from './oauth.dto.js';
 import { assertRealm, TOKEN_PATHS } from './paths.js';
 import { type OAuthRequest, type Parameters, readRequest } from './token-request.js';
@@ -46,7 +46,7 @@ export class TokenController {
     assertRealm(http, this.config);
     // 1. Parse: flat, no repeated parameter, nothing in the URL.
     const request = readRequest(http);
-    // 2. Authenticate the client. What its proof uses up, the event of step 7 or of the refusal does.
+    // 2. Authenticate the client. The event that step 7 or the refusal records consumes a proof that is good for one request.
     const client = await this.authentication.authenticate(request, { deferred: true });
     // 3. Charge its organization: only now, so that nobody else can use its limit up. A refusal is not recorded one by one.
     await charge(this.limits, client.organization, reply);
@@ -54,13 +54,13 @@ export class TokenController {
     try {
       // 4. The grant decides.
       const grant = this.grant(request.parameters);
-      const authorization = await grant.decide(client, request.parameters);
+      const decision = await grant.decide(client, request.parameters);
       // 5. Narrow the scopes.
-      const scopes = this.narrow(authorization, request.parameters.get('scope'));
+      const scopes = this.narrow(decision.scopes, request.parameters.get('scope'));
       // 6. Choose the audience.
       const audience = this.audience(client.client, request.resources);
       // 7. Sign and record, in one commit with others.
-      const issued = await this.tokens.issue(client, scopes, audience, info);
+      const issued = await this.tokens.issue({ ...decision, scopes, audience }, info);
       if (!issued) throw clientRefused();
       // 8. Answer.
       answer(reply, {
@@ -68,6 +68,7 @@ export class TokenController {
         token_type: 'Bearer',
         expires_in: issued.expiresIn,
         scope: scopes.join(' '),
+        ...decision.answer,
       });
     } catch (error) {
       throw await this.refusal(error, request, client, info);
@@ -90,7 +91,7 @@ export class TokenController {
   }
 
   /** D8: without `scope` all that is allowed; asking beyond it is refused, never narrowed in silence. */
-  private narrow({ allowed }: Authorization, scope: string | undefined): string[] {
+  private narrow(allowed: readonly string[], scope: string | undefined): string[] {
     if (scope === undefined) return [...allowed].sort();
     const asked = parseScope(scope);
     if (!asked) throw new OAuthError('invalid_scope', 'scope is not a list of scope tokens');
@@ -122,7 +123,7 @@ export class TokenController {
     try {
       if (error instanceof UsedBefore) throw error;
       if (error instanceof OAuthError) {
-        const actor = actorOf(client);
+        const { actor } = client;
         const event = { action: 'token.issued', outcome: 'failure', reason: error.code, actor, request } as const;
         await this.recorder.record({ ...event, credentialId: credential.id }, { once });
       }

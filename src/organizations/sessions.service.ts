@@ -2,7 +2,7 @@ import { createHmac } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { DataSource, In } from 'typeorm';
 import { type Change, Changes } from '../changes/changes.js';
-import { type Caller, PLATFORM_ORGANIZATION, type RequestInfo } from '../kernel/actor.js';
+import { type Caller, type Held, type Holds, PLATFORM_ORGANIZATION, type RequestInfo } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { base62, isUuid, randomOctets, uuidv7 } from '../kernel/ids.js';
 import { problem } from '../kernel/problem.js';
@@ -96,8 +96,14 @@ export class Sessions {
     // The platform's admins are not the organization's own people: its disabling does not concern them (D19).
     const membershipId = row.platform_membership_id ?? (row.disabled_at ? null : row.own_membership_id);
     if (membershipId === null) return undefined;
-    const holds = [row.id, row.user_id, membershipId, row.organization_id].map((id) => ({ id, epoch: row.epochs[id] }));
-    if (row.epochs[row.id] !== 0 || holds.some(({ epoch }) => epoch === undefined)) return undefined;
+    const held = (id: string): Held => ({ id, epoch: row.epochs[id] });
+    const holds: Holds = {
+      session: held(row.id),
+      user: held(row.user_id),
+      membership: held(membershipId),
+      organization: held(row.organization_id),
+    };
+    if (row.epochs[row.id] !== 0 || Object.values(holds).some(({ epoch }) => epoch === undefined)) return undefined;
     if (now - row.last_seen_at.getTime() >= SEEN_EVERY_MS) {
       await this.database.query('UPDATE session SET last_seen_at = $2 WHERE id = $1 AND last_seen_at < $2', [
         row.id,

@@ -1,6 +1,6 @@
 import { Injectable } from '@nestjs/common';
 import { Config } from '../config/config.js';
-import type { Held } from '../kernel/actor.js';
+import type { HoldName, Holds } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { Unavailable } from '../kernel/problem.js';
 
@@ -49,10 +49,14 @@ export class RevocationView {
    * Whether nothing that a token carries was revoked since it was issued, nor the token itself. `id`: of one that was issued already.
    * Throws Unavailable (503 with Retry-After) when this instance could not know: P5, closed when blind.
    */
-  alive({ id, era, holds }: { id?: string; era: number; holds: readonly Held[] }): boolean {
+  alive({ id, era, holds }: { id?: string; era: number; holds: Holds }): boolean {
     this.assertFresh();
     if (era !== this.era || (id !== undefined && this.epochs.has(id))) return false;
-    return holds.every((held) => (this.epochs.get(held.id)?.epoch ?? 0) <= held.epoch);
+    for (const name in holds) {
+      const held = holds[name as HoldName]!;
+      if ((this.epochs.get(held.id)?.epoch ?? 0) > held.epoch) return false;
+    }
+    return true;
   }
 
   assertFresh(): void {

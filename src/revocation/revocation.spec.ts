@@ -12,7 +12,7 @@ class HeldClock extends Clock {
 }
 
 const SUBJECT = '018f0000-0000-7000-8000-000000000001';
-const held = { era: 1, holds: [{ id: SUBJECT, epoch: 0 }] };
+const held = { era: 1, holds: { account: { id: SUBJECT, epoch: 0 } } };
 
 function viewAt(clock: Clock) {
   const view = new RevocationView(clock, new Config());
@@ -76,8 +76,8 @@ describe('the view of revocations', () => {
     view.apply({ era: 1, system: '1', head: 2, entries: [{ ...entry, epoch: 3 }] });
     poll(1000);
     view.stamp(2, 0);
-    expect(view.alive({ era: 1, holds: [{ id: SUBJECT, epoch: 2 }] })).toBe(false);
-    expect(view.alive({ era: 1, holds: [{ id: SUBJECT, epoch: 3 }] })).toBe(true);
+    expect(view.alive({ era: 1, holds: { account: { id: SUBJECT, epoch: 2 } } })).toBe(false);
+    expect(view.alive({ era: 1, holds: { account: { id: SUBJECT, epoch: 3 } } })).toBe(true);
   });
 });
 
@@ -111,8 +111,8 @@ describe('the feed', () => {
     try {
       await feed.start();
       expect([view.size, view.position, fresh.slice(0, 3)]).toEqual([head, head, [false, false, false]]);
-      for (const n of [1, 10_000, 10_001, 20_001]) expect(view.alive({ id: id(n), era: 1, holds: [] })).toBe(false);
-      expect(view.alive({ id: id(head + 1), era: 1, holds: [] })).toBe(true);
+      for (const n of [1, 10_000, 10_001, 20_001]) expect(view.alive({ id: id(n), era: 1, holds: {} })).toBe(false);
+      expect(view.alive({ id: id(head + 1), era: 1, holds: {} })).toBe(true);
     } finally {
       await feed.onApplicationShutdown();
     }

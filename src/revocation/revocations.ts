@@ -1,7 +1,7 @@
 import { Injectable } from '@nestjs/common';
 import { DataSource, type EntityManager } from 'typeorm';
 import { Config } from '../config/config.js';
-import type { Actor, CredentialType, Held, Target } from '../kernel/actor.js';
+import type { Actor, CredentialType, Held, Holds, Target } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { MAX_TOKEN_TTL_SECONDS } from '../kernel/limits.js';
 import { IS_GONE, RevocationFeed } from './revocation-feed.js';
@@ -81,7 +81,8 @@ export class Revocations {
    * Whether all of these are still what they were, and the token not revoked by itself, locked so that they stay so until commit. Ids
    * are locked in one order. Takes place inside the transaction of a change: a caller revoked meanwhile changes nothing any more.
    */
-  async stillHeld(tx: EntityManager, holds: readonly Held[], tokenId: string | null): Promise<boolean> {
+  async stillHeld(tx: EntityManager, named: Holds, tokenId: string | null): Promise<boolean> {
+    const holds = Object.values(named);
     const gates = holds.map(({ id }) => id).concat(tokenId ?? []);
     const rows: Held[] = await tx.query(STILL_HELD, [gates.sort()]);
     const present = new Map(rows.map(({ id, epoch }) => [id, epoch]));

@@ -3,7 +3,7 @@ import { Inject, Injectable } from '@nestjs/common';
 import { DataSource } from 'typeorm';
 import type { SingleUse } from '../changes/single-use.js';
 import { Config } from '../config/config.js';
-import type { CredentialType, Held } from '../kernel/actor.js';
+import type { Actor, CredentialType, Holds } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { publicId } from '../kernel/ids.js';
 import { parseSecret } from '../kernel/secret-value.js';
@@ -25,6 +25,8 @@ export interface Client {
   clientId: string;
   organizationId: string;
   name: string;
+  /** The account as the actor of an event, under its present name. */
+  actor: Actor & { id: string };
   scopes: readonly string[];
   tokenFormat: string;
   tokenTtlSeconds: number;
@@ -45,8 +47,8 @@ export interface AuthenticatedClient {
   organization: OrganizationFacts;
   credential: CredentialFacts;
   /** All that a token issued now hangs on, with the present epochs. */
-  holds: readonly Held[];
-  /** Of a proof that is good for one request: whoever answers the request uses it up. */
+  holds: Holds;
+  /** Set when the proof is good for one request. Whoever answers the request must consume it. */
   once?: SingleUse;
 }
 
@@ -188,6 +190,7 @@ export class Clients {
       clientId: clientIdOf(row.id),
       organizationId: row.organization_id,
       name: row.name,
+      actor: { type: 'service_account', id: row.id, name: row.name, organizationId: row.organization_id },
       scopes: row.scopes,
       tokenFormat: row.token_format,
       tokenTtlSeconds: row.token_ttl_seconds,
@@ -201,16 +204,16 @@ export class Clients {
   }
 }
 
-/** What a token of this account hangs on. A credential is revoked once and for all, so its epoch at issue is always 0. */
+/** What a token of this account hangs on. A credential is revoked only once, so its epoch at issue is always 0. */
 export const holdsOf = (
   organization: { id: string; epoch: number },
   client: { id: string; epoch: number },
   credentialId: string,
-): Held[] => [
-  { id: organization.id, epoch: organization.epoch },
-  { id: client.id, epoch: client.epoch },
-  { id: credentialId, epoch: 0 },
-];
+): Holds => ({
+  organization: { id: organization.id, epoch: organization.epoch },
+  account: { id: client.id, epoch: client.epoch },
+  credential: { id: credentialId, epoch: 0 },
+});
 
 interface CredentialRow extends JsonRow {
   id: string;

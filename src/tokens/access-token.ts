@@ -1,4 +1,4 @@
-import type { Held } from '../kernel/actor.js';
+import type { Holds } from '../kernel/actor.js';
 import type { Key } from '../keyring/keyring.js';
 
 /** What an access token says, whatever its format. Times are NumericDates: seconds since the Unix epoch. */
@@ -9,13 +9,24 @@ export interface AccessToken {
   expiresAt: number;
   /** The service account; null for a person's own token. */
   clientId: string | null;
+  /** Whom the token stands for: the service account, or a person. The `sub` claim. */
+  subjectId: string;
   organizationId: string;
   credentialId: string;
   scopes: readonly string[];
   audience: readonly string[];
   era: number;
-  /** All that it hangs on, with the epochs at issue: organization, owner (an account, or a person's membership), credential. */
-  holds: readonly Held[];
+  /** All that the token hangs on, with the epochs at issue. */
+  holds: Holds;
+  /** The one resource that the token reaches, when a person's grant limits it. */
+  resource?: GrantedResource;
+}
+
+/** One company, and the organization that it belongs to, which a person's grant opened to a client. */
+export interface GrantedResource {
+  grantId: string;
+  organizationId: string;
+  companyId: string;
 }
 
 /** A personal access token is its own credential: there is nothing issued on it that had an id beside. */

@@ -10,7 +10,7 @@ import { RevocationView } from '../revocation/revocation-view.js';
 import { Revocations } from '../revocation/revocations.js';
 import type { AuthenticatedClient } from '../service-accounts/clients.js';
 import { type AccessToken, isPersonal } from './access-token.js';
-import { actorOf, TokenRejected, Tokens } from './tokens.service.js';
+import { TokenRejected, Tokens } from './tokens.service.js';
 
 /** RFC 7009: clients end single tokens of their own. Each costs a line on the feed until it would have expired, so there is a quota. */
 @Injectable()
@@ -89,7 +89,7 @@ export class TokenRevocations {
   /** The client as one who makes a change: its own secret is re-checked within it. It needs no scope to end what is its own. */
   private caller({ client, credential, holds }: AuthenticatedClient, request: RequestInfo): Caller {
     return {
-      actor: actorOf(client),
+      actor: client.actor,
       organizationId: client.organizationId,
       scopes: new Set(),
       credential: { type: credential.kind, id: credential.id },

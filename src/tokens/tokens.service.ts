@@ -3,7 +3,7 @@ import QuickLRU from 'quick-lru';
 import type { NewAuditEvent } from '../audit/audit-event.js';
 import { Recorder } from '../changes/recorder.js';
 import { Config } from '../config/config.js';
-import type { Actor, Held, RequestInfo } from '../kernel/actor.js';
+import type { Actor, Holds, RequestInfo } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
 import { uuidv7 } from '../kernel/ids.js';
 import { OAuthError } from '../kernel/oauth-error.js';
@@ -12,8 +12,9 @@ import { type Key, Keyring } from '../keyring/keyring.js';
 import { type MemberFacts, Members } from '../organizations/members.js';
 import { type OrganizationFacts, Organizations } from '../organizations/organizations.service.js';
 import { RevocationView } from '../revocation/revocation-view.js';
-import { type AuthenticatedClient, type Client, Clients } from '../service-accounts/clients.js';
+import { type Client, Clients } from '../service-accounts/clients.js';
 import { type AccessToken, type ClientToken, isSealed, type TokenFormat } from './access-token.js';
+import type { Authorization } from './authorization.js';
 
 export const FORMATS = Symbol('token formats');
 
@@ -44,7 +45,7 @@ export interface VerifiedToken {
   /** Those of the token that were asked about and that the account may still ask for. */
   audience: string[];
   /** What a change by this token must find unchanged. */
-  holds: readonly Held[];
+  holds: Holds;
 }
 
 export interface IssuedToken {
@@ -86,16 +87,13 @@ export class Tokens {
   }
 
   /**
-   * Issues a token on what a client proved. It is handed out only once its issuance is on disk and all that it hangs on was found
-   * unchanged in that same statement; undefined when something was revoked meanwhile, and then nothing was issued.
-   * Throws UsedBefore when the proof was one that is good for one request, and Unavailable when this instance is blind or the event could not be recorded.
+   * Issues a token. The caller gets it only after its issuance is on disk and the same statement found all that it hangs on unchanged.
+   * Undefined: something was revoked meanwhile, and nothing was issued.
+   * Throws UsedBefore when the client's proof is good for one request and was used before; Unavailable when this instance is blind or
+   * the event could not be recorded.
    */
-  async issue(
-    { client, organization, credential, holds, once }: AuthenticatedClient,
-    scopes: readonly string[],
-    audience: readonly string[],
-    request: RequestInfo,
-  ): Promise<IssuedToken | undefined> {
+  async issue(authorization: Authorization, request: RequestInfo): Promise<IssuedToken | undefined> {
+    const { client, organization, credential, subject, resource, holds, scopes, audience, once } = authorization;
     const era = this.view.era;
     if (!this.view.alive({ era, holds })) return undefined;
     const now = this.clock.now();
@@ -108,19 +106,22 @@ export class Tokens {
       issuedAt,
       expiresAt,
       clientId: client.id,
+      subjectId: subject.id,
       organizationId: organization.id,
       credentialId: credential.id,
       scopes,
       audience,
       era,
       holds,
+      resource,
     };
     const format = this.formats.find(({ name }) => name === client.tokenFormat);
     if (!format || !isSealed(format)) throw new Error(`no token format ${client.tokenFormat}`);
     const named = audience.join(' ');
     const event: NewAuditEvent = {
       action: 'token.issued',
-      actor: actorOf(client),
+      actor: client.actor,
+      onBehalfOf: subject.id === client.id ? undefined : subject,
       credentialId: credential.id,
       tokenId: token.id,
       changes: {
@@ -141,7 +142,7 @@ export class Tokens {
           'A token with all these scopes and audiences would be too long: ask for fewer',
         );
       const recorded = await this.recorder.record(event, {
-        unchanged: { era, holds: [...holds, heldOf(key)] },
+        unchanged: { era, holds: { ...holds, key: heldOf(key) } },
         once,
       });
       if (recorded) return { text, expiresIn: expiresAt - issuedAt };
@@ -162,7 +163,8 @@ export class Tokens {
     if (!token.audience.some((name) => audiences.includes(name))) throw new TokenRejected('wrong_audience');
     if (token.expiresAt * 1000 <= this.clock.now()) throw new TokenRejected('expired');
     if (!this.view.alive(token)) throw new TokenRejected('revoked');
-    const owner = token.clientId === null ? this.members.byId(token.holds[1].id) : this.clients.byId(token.clientId);
+    const owner =
+      token.clientId === null ? this.members.byId(token.holds.membership!.id) : this.clients.byId(token.clientId);
     const present = owner instanceof Promise ? await owner : owner;
     const facts = this.organizations.facts(token.organizationId);
     const organization = facts instanceof Promise ? await facts : facts;
@@ -173,7 +175,8 @@ export class Tokens {
     const loaded = owner instanceof Promise || facts instanceof Promise || assigned instanceof Promise;
     if (loaded && !this.view.alive(token)) throw new TokenRejected('revoked');
     // The view forgets what no token of an account can be older than; a personal one can.
-    if (present.epoch > token.holds[1].epoch || organization.epoch > token.holds[0].epoch)
+    const ownerHeld = token.holds.account ?? token.holds.membership;
+    if (present.epoch > ownerHeld!.epoch || organization.epoch > token.holds.organization!.epoch)
       throw new TokenRejected('revoked');
     const audience = token.audience.filter((name) => audiences.includes(name) && this.mayAskFor(present, name));
     if (audience.length === 0) throw new TokenRejected('wrong_audience');
@@ -204,7 +207,7 @@ export class Tokens {
       if (kid !== undefined && !key) this.view.assertFresh(); // it may be of a key that came after the last news
       return this.refuse(text);
     }
-    const token = { ...said, holds: [...said.holds, heldOf(key)] };
+    const token = { ...said, holds: { ...said.holds, key: heldOf(key) } };
     this.opened.set(text, token);
     return token;
   }
@@ -223,10 +226,10 @@ const heldOf = (key: Key) => ({ id: key.id, epoch: 0 });
 export const actorOf = (owner: Client | MemberFacts): Actor =>
   'role' in owner
     ? { type: 'user', id: owner.userId, name: owner.name, organizationId: owner.organizationId }
-    : { type: 'service_account', id: owner.id, name: owner.name, organizationId: owner.organizationId };
+    : owner.actor;
 
 const isEnded = (owner: Client | MemberFacts) => owner.disabled || ('deleted' in owner && owner.deleted);
 
 /** A person's role may have changed since: what they have under way is re-checked against the epoch of the present one. */
-const presentHolds = ({ holds }: AccessToken, owner: Client | MemberFacts): readonly Held[] =>
-  'role' in owner ? [holds[0], { id: owner.id, epoch: owner.presentEpoch }, holds[2]] : holds;
+const presentHolds = ({ holds }: AccessToken, owner: Client | MemberFacts): Holds =>
+  'role' in owner ? { ...holds, membership: { id: owner.id, epoch: owner.presentEpoch } } : holds;

@@ -75,7 +75,7 @@ it('D4 opaque by default, JWT by a setting, the same guarantees for both', async
     scope: ALL,
     org_id: organization.id,
     credential_id: jwt.secret.id,
-    gatehouse_epochs: expect.any(Array),
+    gatehouse_epochs: { era: expect.any(Number), organization: 0, account: 0, credential: 0 },
   });
   expect([(await get(opaqueToken)).status, (await get(jwtToken)).status]).toEqual([200, 200]);
   // A setting of the account, so it changes what is issued next; what was issued goes on.

@@ -52,7 +52,9 @@ async function record(events: readonly Demands[]): Promise<{ outcomes: unknown[]
   return { outcomes, logged: rows.map(({ number }) => number) };
 }
 
-const unchanged = (holds: readonly Held[], of = era) => ({ unchanged: { era: of, holds } });
+const unchanged = (holds: readonly Held[], of = era) => ({
+  unchanged: { era: of, holds: Object.fromEntries(holds.map((held) => [held.id, held])) },
+});
 const once = (text: string) => ({
   once: {
     serviceAccountId: accountId,

@@ -66,8 +66,10 @@ export async function issue(
   );
   if (operation.outcome !== 'ok') return { token: undefined, answer };
   const text: string = answer!.json.access_token;
-  if (text.startsWith('eyJ'))
-    operation.epochs = JSON.parse(Buffer.from(text.split('.')[1], 'base64url').toString()).gatehouse_epochs;
+  if (text.startsWith('eyJ')) {
+    const { gatehouse_epochs: epochs } = JSON.parse(Buffer.from(text.split('.')[1], 'base64url').toString());
+    operation.epochs = [epochs.era, epochs.organization, epochs.account, epochs.credential];
+  }
   return { token: { ...credential, text, token: operation.n }, answer };
 }
 

@@ -1,15 +1,14 @@
 import type { AuthenticatedClient } from '../../service-accounts/clients.js';
+import type { Authorization } from '../../tokens/authorization.js';
 import type { Parameters } from '../token-request.js';
 
-/** A way to be given a token. It decides and never mints: the endpoint narrows scopes, issues and records for all of them. */
+/** A way to be given a token. A grant decides; the token endpoint narrows the scopes, chooses the audience, issues and records. */
 export interface Grant {
   /** `grant_type` */
   readonly type: string;
-  /** What is authorized, or an OAuthError. */
-  decide(client: AuthenticatedClient, parameters: Parameters): Authorization | Promise<Authorization>;
+  /** What is authorized, with all the scopes that may be had. Throws an OAuthError. */
+  decide(client: AuthenticatedClient, parameters: Parameters): Decision | Promise<Decision>;
 }
 
-export interface Authorization {
-  /** The most that the token may hold. */
-  allowed: readonly string[];
-}
+/** The endpoint chooses the audience, by what the request asks for (RFC 8707). */
+export type Decision = Omit<Authorization, 'audience'>;

@@ -1,12 +1,17 @@
 import { Injectable } from '@nestjs/common';
 import { JwtService } from '@nestjs/jwt';
 import { Config } from '../../config/config.js';
+import type { HoldName, Holds } from '../../kernel/actor.js';
 import type { Key } from '../../keyring/keyring.js';
-import { clientIdOf } from '../../service-accounts/service-account.entity.js';
+import { accountIdOf, clientIdOf } from '../../service-accounts/service-account.entity.js';
 import type { ClientToken, SealedFormat } from '../access-token.js';
 
-/** The private claim with the era and the epochs of organization, account and credential at issue. */
+/** The private claim with the era, and the epochs at issue of all that the token hangs on. */
 const EPOCHS = 'gatehouse_epochs';
+
+type Epochs = { era: number } & Partial<Record<HoldName, number>>;
+/** The claim in tokens from before its members had names. */
+type UnnamedEpochs = [era: number, organization: number, account: number, credential: number];
 
 interface Claims {
   iss: string;
@@ -19,7 +24,11 @@ interface Claims {
   scope: string;
   org_id: string;
   credential_id: string;
-  [EPOCHS]: [era: number, organization: number, account: number, credential: number];
+  [EPOCHS]: Epochs | UnnamedEpochs;
+  /** Under a person's grant: the grant, and the one company that it opens with that company's organization. */
+  grant_id?: string;
+  resource_org_id?: string;
+  company_id?: string;
 }
 
 /** RFC 9068 `at+jwt`. @nestjs/jwt signs with KeyObjects, synchronously: three times as fast as WebCrypto here. */
@@ -40,7 +49,7 @@ export class JwtFormat implements SealedFormat {
   seal(token: ClientToken, key: Key): string {
     const claims: Claims = {
       iss: this.config.ISSUER_URL,
-      sub: token.clientId,
+      sub: token.subjectId,
       client_id: clientIdOf(token.clientId),
       aud: token.audience.length === 1 ? token.audience[0] : [...token.audience],
       iat: token.issuedAt,
@@ -49,7 +58,12 @@ export class JwtFormat implements SealedFormat {
       scope: token.scopes.join(' '),
       org_id: token.organizationId,
       credential_id: token.credentialId,
-      [EPOCHS]: [token.era, ...token.holds.map(({ epoch }) => epoch)] as Claims[typeof EPOCHS],
+      [EPOCHS]: epochsOf(token),
+      ...(token.resource && {
+        grant_id: token.resource.grantId,
+        resource_org_id: token.resource.organizationId,
+        company_id: token.resource.companyId,
+      }),
     };
     const algorithm = key.algorithm as Config['JWT_ALG'];
     return this.jwt.sign(claims, {
@@ -79,18 +93,30 @@ export class JwtFormat implements SealedFormat {
     } catch {
       return undefined;
     }
-    const [era, ...epochs] = claims[EPOCHS];
+    const clientId = accountIdOf(claims.client_id);
+    if (clientId === undefined) return undefined;
+    const { era, ...epochs } = named(claims[EPOCHS]);
+    const { grant_id: grantId, resource_org_id: resourceOrganizationId, company_id: companyId } = claims;
     return {
       id: claims.jti,
       issuedAt: claims.iat,
       expiresAt: claims.exp,
-      clientId: claims.sub,
+      clientId,
+      subjectId: claims.sub,
       organizationId: claims.org_id,
       credentialId: claims.credential_id,
       scopes: claims.scope === '' ? [] : claims.scope.split(' '),
       audience: Array.isArray(claims.aud) ? claims.aud : [claims.aud],
       era,
-      holds: [claims.org_id, claims.sub, claims.credential_id].map((id, i) => ({ id, epoch: epochs[i] })),
+      holds: holdsOf(epochs, {
+        organization: claims.org_id,
+        account: clientId,
+        credential: claims.credential_id,
+        user: claims.sub,
+        grant: grantId,
+        resource_organization: resourceOrganizationId,
+      }),
+      ...(grantId && { resource: { grantId, organizationId: resourceOrganizationId!, companyId: companyId! } }),
     };
   }
 
@@ -103,3 +129,18 @@ export class JwtFormat implements SealedFormat {
     }
   }
 }
+
+function epochsOf({ era, holds }: ClientToken): Epochs {
+  const epochs: Epochs = { era };
+  for (const name in holds) epochs[name as HoldName] = holds[name as HoldName]!.epoch;
+  return epochs;
+}
+
+function named(epochs: Epochs | UnnamedEpochs): Epochs {
+  if (!Array.isArray(epochs)) return epochs;
+  const [era, organization, account, credential] = epochs;
+  return { era, organization, account, credential };
+}
+
+const holdsOf = (epochs: Omit<Epochs, 'era'>, ids: Partial<Record<HoldName, string>>): Holds =>
+  Object.fromEntries(Object.entries(epochs).map(([name, epoch]) => [name, { id: ids[name as HoldName]!, epoch }]));

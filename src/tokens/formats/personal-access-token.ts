@@ -43,16 +43,17 @@ export class PersonalAccessTokenFormat implements RowFormat {
       issuedAt: Math.floor(createdAt.getTime() / 1000),
       expiresAt: Math.floor(expiresAt!.getTime() / 1000),
       clientId: serviceAccountId,
+      subjectId: serviceAccountId ?? credential.userId ?? owner,
       organizationId,
       credentialId: id,
       scopes: scopes!,
       audience: [this.config.AUDIENCE],
       era: era!,
-      holds: [
-        { id: organizationId, epoch: organizationEpoch },
-        { id: owner, epoch: ownerEpoch },
-        { id, epoch: 0 },
-      ],
+      holds: {
+        organization: { id: organizationId, epoch: organizationEpoch },
+        [serviceAccountId ? 'account' : 'membership']: { id: owner, epoch: ownerEpoch },
+        credential: { id, epoch: 0 },
+      },
     };
   }
 }
