@@ -1,4 +1,4 @@
-import { fork } from 'node:child_process';
+import { execFileSync, fork } from 'node:child_process';
 import { randomBytes } from 'node:crypto';
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statfsSync } from 'node:fs';
 import os from 'node:os';
@@ -7,12 +7,12 @@ import { parseArgs } from 'node:util';
 import { NOTE, print, report } from './report.mjs';
 
 /**
- * `npm run bench -- [--seconds 2] [--rounds 5] [--only opaque,jwt,companies,guard]`
+ * `npm run bench -- [--seconds 2] [--rounds 5] [--only opaque,jwt,companies,guard] [--connections 1,32] [--pin]`
  *
  * Compares Gatehouse with its peers in one run on this machine. Candidates take turns (A B C, A B C, …), so that whatever else the
  * machine does falls on all of them; each is warmed up, and the first round is thrown away. What counts is the ratio within a round.
+ * `--pin` gives the server that is measured one core alone, and the load and PostgreSQL the other.
  */
-const CONNECTIONS = [1, 32];
 /** Tokens that a guarded GET is made with in turn. */
 const TOKENS = 32;
 /** Answers, or seconds if they come first, after which a server counts as warm: its compiler has settled. */
@@ -197,6 +197,33 @@ function postmasterOf(dataDir) {
   return undefined;
 }
 
+const SERVER_CORE = '0';
+const OTHER_CORE = '1';
+
+/** Keeps a process, all its threads and its children to come on one core. */
+const pin = (pid, core) =>
+  execFileSync('taskset', ['-acp', core, String(pid)], { stdio: ['ignore', 'ignore', 'inherit'] });
+
+/** Why processes cannot be pinned on this machine; undefined when they can. */
+function pinFault() {
+  if (os.availableParallelism() < 2) return 'it has one core';
+  try {
+    execFileSync('taskset', ['-V'], { stdio: 'ignore' });
+    return undefined;
+  } catch {
+    return 'taskset (util-linux) is not installed';
+  }
+}
+
+/** The server on a core of its own; its PostgreSQL, which it starts as a child, on the other. */
+function pinPeer({ pid, dataDir }) {
+  const postmaster = postmasterOf(dataDir);
+  pin(pid, SERVER_CORE);
+  if (postmaster === undefined) return;
+  const backends = readFileSync(`/proc/${postmaster}/task/${postmaster}/children`, 'utf8').split(' ').filter(Boolean);
+  for (const each of [postmaster, ...backends]) pin(each, OTHER_CORE);
+}
+
 /** CPU time so far, in seconds, of a peer's process and of its database's; Linux alone tells. */
 function cpuTime({ pid, dataDir }) {
   if (process.platform !== 'linux') return undefined;
@@ -235,9 +262,9 @@ async function run({ title, candidates }, peers, load) {
   for (const { peer, requests } of contenders) for (const request of requests) await ask(peer, request);
   for (const candidate of contenders) {
     for (let answers = 0, second = 0; answers < WARM_UP.answers && second < WARM_UP.seconds; second++)
-      answers += (await measure(load, candidate, Math.max(...CONNECTIONS), 1)).completed;
+      answers += (await measure(load, candidate, Math.max(...connectionCounts), 1)).completed;
   }
-  for (const connections of CONNECTIONS) {
+  for (const connections of connectionCounts) {
     const turns = contenders.map(() => []);
     for (let round = 0; round <= rounds; round++) {
       for (const [i, candidate] of contenders.entries()) {
@@ -267,10 +294,13 @@ const { values: options } = parseArgs({
     seconds: { type: 'string', default: '2' },
     rounds: { type: 'string', default: '5' },
     only: { type: 'string', default: Object.keys(BENCHES).join(',') },
+    connections: { type: 'string', default: '1,32' },
+    pin: { type: 'boolean', default: false },
   },
 });
 const seconds = within('seconds', Number(options.seconds), 0.1, 60);
 const rounds = within('rounds', Math.trunc(Number(options.rounds)), 1, 50);
+const connectionCounts = options.connections.split(',').map((count) => within('connections', Number(count), 1, 256));
 const chosen = options.only.split(',').map((name) => {
   if (Object.hasOwn(BENCHES, name)) return BENCHES[name];
   process.stderr.write(`--only takes ${Object.keys(BENCHES).join(', ')}, separated by commas\n`);
@@ -291,9 +321,21 @@ async function main() {
   );
   if (statfsSync(folder).type === TMPFS)
     print(`${folder} is in memory: commits cost no disk here. TMPDIR names another place.`);
+  const fault = options.pin && pinFault();
+  if (options.pin)
+    print(
+      fault
+        ? `Not pinned: ${fault}.`
+        : 'Pinned: the server measured has a core alone; PostgreSQL and the load share the other.',
+    );
   const load = launch('load.mjs');
+  if (options.pin && !fault) pin(load.child.pid, OTHER_CORE);
   const peers = new Map();
-  for (const name of new Set(chosen.flatMap((bench) => bench.peers))) peers.set(name, await startPeer(name, folder));
+  for (const name of new Set(chosen.flatMap((bench) => bench.peers))) {
+    const peer = await startPeer(name, folder);
+    if (options.pin && !fault) pinPeer(peer);
+    peers.set(name, peer);
+  }
   for (const bench of chosen) {
     const taking = bench.peers.map((name) => peers.get(name));
     await run(bench, taking, load);

@@ -27,6 +27,10 @@ export class GroupCommit<Item, Result> {
   private flights = 0;
   private aboard = 0;
   private scheduled = false;
+  /** Items that were ever added. */
+  private added = 0;
+  /** Those of them that were there in the last turn. */
+  private seen = 0;
 
   constructor(
     private readonly flush: (items: Item[]) => Promise<Result[]>,
@@ -38,18 +42,32 @@ export class GroupCommit<Item, Result> {
     if (this.waiting.length >= this.options.queue) return Promise.reject(new Unavailable('the audit queue is full'));
     return new Promise((resolve, reject) => {
       this.waiting.push({ item, since: performance.now(), resolve, reject });
-      if (this.scheduled || this.flights >= this.options.inFlight) return;
-      this.scheduled = true;
-      setImmediate(() => {
-        this.scheduled = false;
-        this.depart();
-      });
+      this.added++;
+      if (!this.scheduled) this.schedule();
     });
   }
 
-  private depart(): void {
-    // A further flight leaves only when as many wait as are under way: two half-empty ones cost twice what a full one does.
-    while (this.flights < this.options.inFlight && this.waiting.length > 0 && this.waiting.length >= this.aboard) {
+  /** Looks at the queue once in each turn of the event loop. After a whole turn in which nothing came, nobody is worth waiting for. */
+  private schedule(): void {
+    if (this.flights >= this.options.inFlight || this.waiting.length === 0) return;
+    this.scheduled = true;
+    setImmediate(() => {
+      this.scheduled = false;
+      const quiet = this.added === this.seen;
+      this.seen = this.added;
+      this.depart(quiet);
+      this.schedule();
+    });
+  }
+
+  private depart(quiet = false): void {
+    // While more keep coming, a further flight waits until it is as full as those under way: two half-empty ones cost twice what a full
+    // one does.
+    while (
+      this.flights < this.options.inFlight &&
+      this.waiting.length > 0 &&
+      (quiet || this.waiting.length >= this.aboard)
+    ) {
       const oldest = performance.now() - this.options.age;
       const batch = this.waiting.splice(0, this.options.batch).filter((entry) => {
         if (entry.since >= oldest) return true;
@@ -72,6 +90,7 @@ export class GroupCommit<Item, Result> {
           this.flights--;
           this.aboard -= batch.length;
           this.depart();
+          if (!this.scheduled) this.schedule();
         });
     }
   }

@@ -148,25 +148,24 @@ export class Recorder implements OnApplicationShutdown {
   }
 }
 
-/** Numbers the sets of demands in a batch, each once, and each record's by its number. What {@link STILL_TRUE} reads, from $2 on. */
+/**
+ * Numbers the sets of demands in a batch, and each record's set by its number: what {@link STILL_TRUE} reads, from $2 on. Events of
+ * one client share one object, so that the set is looked up once.
+ */
 function numbered(entries: readonly Entry[]): [demands: number[], ids: (string | null)[], epochs: number[]] {
-  const sets = new Map<string, number>();
+  const sets = new Map<NonNullable<Entry['unchanged']>, number>();
   const lines: ReturnType<typeof numbered> = [[], [], []];
   for (const { record, unchanged } of entries) {
     if (!unchanged) continue;
-    const holds = Object.values(unchanged.holds);
-    const { era } = unchanged;
-    let key = String(era);
-    for (const { id, epoch } of holds) key += ` ${id} ${epoch}`;
-    const known = sets.get(key);
+    const known = sets.get(unchanged);
     record.demands = known ?? sets.size;
     if (known !== undefined) continue;
-    for (const { id, epoch } of [{ id: null, epoch: era }, ...holds]) {
+    for (const { id, epoch } of [{ id: null, epoch: unchanged.era }, ...Object.values(unchanged.holds)]) {
       lines[0].push(sets.size);
       lines[1].push(id);
       lines[2].push(epoch);
     }
-    sets.set(key, sets.size);
+    sets.set(unchanged, sets.size);
   }
   return lines;
 }

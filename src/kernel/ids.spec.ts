@@ -1,4 +1,4 @@
-import { isUuid, publicId, randomOctets, uuidText, uuidv7, writeUuid } from './ids.js';
+import { base62, DIGITS, fromPublicId, isUuid, publicId, randomOctets, uuidText, uuidv7, writeUuid } from './ids.js';
 
 describe('UUIDs', () => {
   it('version 7, variant 10, each given out once', () => {
@@ -40,4 +40,20 @@ it('random octets are given out once, each time their own copy', () => {
   expect(new Set(texts).size).toBe(texts.length);
   for (let i = 0; i < 2000; i++) uuidv7(Date.now());
   expect(drawn.map((octets) => octets.toString('hex'))).toEqual(texts);
+});
+
+it('base 62 is the number that the octets are, and a public id leads back to its UUID', () => {
+  for (const size of [4, 16, 32]) {
+    for (const octets of [
+      Buffer.alloc(size),
+      Buffer.alloc(size, 0xff),
+      ...Array.from({ length: 200 }, () => randomOctets(size)),
+    ]) {
+      let value = 0n;
+      for (const digit of base62(octets)) value = value * 62n + BigInt(DIGITS.indexOf(digit));
+      expect(value.toString(16).padStart(2 * size, '0')).toBe(octets.toString('hex'));
+    }
+  }
+  const id = uuidv7(Date.now());
+  expect(fromPublicId(publicId(id))).toBe(id);
 });

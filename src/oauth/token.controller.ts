@@ -1,4 +1,5 @@
 import { Controller, Inject, Req, Res } from '@nestjs/common';
+import { HttpAdapterHost } from '@nestjs/core';
 import { ApiTags } from '@nestjs/swagger';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { requestInfo } from '../access/access.js';
@@ -11,9 +12,10 @@ import { clientRefused, OAuthError } from '../kernel/oauth-error.js';
 import { parseScope } from '../kernel/scope.js';
 import { RateLimits } from '../rate-limits/rate-limits.js';
 import type { AuthenticatedClient, Client } from '../service-accounts/clients.js';
-import { Tokens } from '../tokens/tokens.service.js';
+import type { Authorization } from '../tokens/authorization.js';
+import { type IssuedToken, Tokens } from '../tokens/tokens.service.js';
 import { ClientAuthentication } from './client-authentication.js';
-import { answer, OAuthEndpoint } from './endpoint.js';
+import { answer, handleNatively, OAuthEndpoint } from './endpoint.js';
 import type { Grant } from './grants/grant.js';
 import { TokenRequest, TokenResponse } from './oauth.dto.js';
 import { assertRealm, TOKEN_PATHS } from './paths.js';
@@ -31,7 +33,10 @@ export class TokenController {
     private readonly recorder: Recorder,
     private readonly limits: RateLimits,
     private readonly config: Config,
-  ) {}
+    host: HttpAdapterHost,
+  ) {
+    handleNatively(host, TOKEN_PATHS, (http, reply) => this.token(http, reply));
+  }
 
   @OAuthEndpoint(TOKEN_PATHS, {
     operationId: 'issueToken',
@@ -63,13 +68,7 @@ export class TokenController {
       const issued = await this.tokens.issue({ ...decision, scopes, audience }, info);
       if (!issued) throw clientRefused();
       // 8. Answer.
-      answer(reply, {
-        access_token: issued.text,
-        token_type: 'Bearer',
-        expires_in: issued.expiresIn,
-        scope: scopes.join(' '),
-        ...decision.answer,
-      });
+      answer(reply, tokenResponse(issued, scopes.join(' '), decision.answer));
     } catch (error) {
       throw await this.refusal(error, request, client, info);
     }
@@ -91,14 +90,14 @@ export class TokenController {
   }
 
   /** D8: without `scope` all that is allowed; asking beyond it is refused, never narrowed in silence. */
-  private narrow(allowed: readonly string[], scope: string | undefined): string[] {
-    if (scope === undefined) return [...allowed].sort();
+  private narrow(allowed: readonly string[], scope: string | undefined): readonly string[] {
+    if (scope === undefined) return allowed;
     const asked = parseScope(scope);
     if (!asked) throw new OAuthError('invalid_scope', 'scope is not a list of scope tokens');
     if (asked.some((token) => !allowed.includes(token)))
       throw new OAuthError('invalid_scope', 'A requested scope is not one that this client may use');
     // `openid` alone asks for nothing that a machine can have (D22).
-    return asked.length > 0 ? asked : [...allowed].sort();
+    return asked.length > 0 ? asked : allowed;
   }
 
   /**
@@ -133,3 +132,7 @@ export class TokenController {
     }
   }
 }
+
+/** RFC 6749 §5.1. Neither a token nor a scope (RFC 6749 §3.3) has a character that JSON escapes, so the text is put together as it is. */
+const tokenResponse = ({ text, expiresIn }: IssuedToken, scope: string, more: Authorization['answer']): string =>
+  `{"access_token":"${text}","token_type":"Bearer","expires_in":${expiresIn},"scope":"${scope}"${more ? `,${JSON.stringify(more).slice(1, -1)}` : ''}}`;

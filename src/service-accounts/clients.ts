@@ -80,6 +80,7 @@ const REVOKED_KEYS_TRIED = 3;
 @Injectable()
 export class Clients {
   private readonly directory: Directory<Client>;
+  private readonly admitted = new WeakMap<CredentialFacts, AuthenticatedClient>();
   /** Those that a client authenticates with. */
   private readonly kinds: readonly Required<CredentialKind>[];
 
@@ -166,10 +167,15 @@ export class Clients {
       return refuse(`expired_${credential.kind}`);
     if (client.deleted) return refuse('deleted_account');
     if (client.disabled) return refuse('disabled_account');
-    const decide = (organization: OrganizationFacts | undefined): AuthenticatedClient | Refused =>
-      !organization || organization.disabled
-        ? refuse('disabled_organization')
-        : { client, organization, credential, holds: holdsOf(organization, client, credential.id) };
+    const decide = (organization: OrganizationFacts | undefined): AuthenticatedClient | Refused => {
+      if (!organization || organization.disabled) return refuse('disabled_organization');
+      // The facts never change: a change loads new ones. So what is computed from them holds as long as they do.
+      const known = this.admitted.get(credential);
+      if (known?.organization === organization && known.client === client) return known;
+      const admitted = { client, organization, credential, holds: holdsOf(organization, client, credential.id) };
+      this.admitted.set(credential, admitted);
+      return admitted;
+    };
     const facts = this.organizations.facts(client.organizationId);
     return facts instanceof Promise ? facts.then(decide) : decide(facts);
   }

@@ -1,7 +1,7 @@
 import { Inject, Injectable } from '@nestjs/common';
 import QuickLRU from 'quick-lru';
 import type { NewAuditEvent } from '../audit/audit-event.js';
-import { Recorder } from '../changes/recorder.js';
+import { type Demands, Recorder } from '../changes/recorder.js';
 import { Config } from '../config/config.js';
 import type { Actor, Holds, RequestInfo } from '../kernel/actor.js';
 import { Clock } from '../kernel/clock.js';
@@ -61,6 +61,7 @@ const MAX_TOKEN_LENGTH = 8192;
 export class Tokens {
   /** Texts that were opened: the signature need not be checked again, everything else is. */
   private readonly opened = new QuickLRU<string, AccessToken>({ maxSize: 20_000 });
+  private readonly demands = new WeakMap<Holds, NonNullable<Demands['unchanged']>>();
   /** As of which departure of a key from the keyring `opened` holds. */
   private departures = 0;
   /** What our own resources are to a token. */
@@ -141,15 +142,21 @@ export class Tokens {
           'invalid_scope',
           'A token with all these scopes and audiences would be too long: ask for fewer',
         );
-      const recorded = await this.recorder.record(event, {
-        unchanged: { era, holds: { ...holds, key: heldOf(key) } },
-        once,
-      });
+      const recorded = await this.recorder.record(event, { unchanged: this.unchanged(era, holds, key), once });
       if (recorded) return { text, expiresIn: expiresAt - issuedAt };
       // When it was the key that was revoked meanwhile, the client has no part in it: once more, with the one that took over.
       await this.keyring.load();
       if (this.keyring.active(format.purpose).id === key.id) return undefined;
     }
+  }
+
+  /** What the event of an issuance must find unchanged. Tokens on the same holds share one object. */
+  private unchanged(era: number, holds: Holds, key: Key): NonNullable<Demands['unchanged']> {
+    const known = this.demands.get(holds);
+    if (known?.era === era && known.holds.key?.id === key.id) return known;
+    const unchanged = { era, holds: { ...holds, key: heldOf(key) } };
+    this.demands.set(holds, unchanged);
+    return unchanged;
   }
 
   /**

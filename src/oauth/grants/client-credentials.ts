@@ -7,9 +7,16 @@ import type { Decision, Grant } from './grant.js';
 @Injectable()
 export class ClientCredentials implements Grant {
   readonly type = 'client_credentials';
+  /** A client that authenticates with a secret is the same object until something about it changes. */
+  private readonly decided = new WeakMap<AuthenticatedClient, Decision>();
 
   decide(authenticated: AuthenticatedClient): Decision {
+    const known = this.decided.get(authenticated);
+    if (known) return known;
     const { client, organization } = authenticated;
-    return { ...authenticated, subject: client.actor, scopes: allowedScopes(client.scopes, organization) };
+    const scopes = allowedScopes(client.scopes, organization).sort();
+    const decision = { ...authenticated, subject: client.actor, scopes };
+    this.decided.set(authenticated, decision);
+    return decision;
   }
 }

@@ -6,7 +6,7 @@ import type { Parameters } from '../token-request.js';
 export interface Grant {
   /** `grant_type` */
   readonly type: string;
-  /** What is authorized, with all the scopes that may be had. Throws an OAuthError. */
+  /** What is authorized, with all the scopes that may be had, sorted. Throws an OAuthError. */
   decide(client: AuthenticatedClient, parameters: Parameters): Decision | Promise<Decision>;
 }
 

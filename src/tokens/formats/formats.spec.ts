@@ -1,5 +1,6 @@
 import { createCipheriv, createSecretKey, generateKeyPairSync, randomBytes } from 'node:crypto';
 import { JwtService } from '@nestjs/jwt';
+import { jwtVerify } from 'jose';
 import { Config } from '../../config/config.js';
 import { uuidv7, writeUuid } from '../../kernel/ids.js';
 import type { Key } from '../../keyring/keyring.js';
@@ -106,4 +107,18 @@ it('JWTs from before the members of their epochs had names stay good', () => {
   const header = { alg: 'ES256', typ: 'at+jwt', kid: 'k' };
   const before = new JwtService().sign({ ...claims, gatehouse_epochs: [7, 1, 2, 3] }, { ...options, header });
   expect(jwt.open(before, signing)).toEqual(said);
+});
+
+it.each(['ES256', 'RS256', 'PS256'])('a JWT bears a signature that others verify: %s', async (algorithm) => {
+  const rsa = () => generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const { privateKey, publicKey } = algorithm === 'ES256' ? pair : rsa();
+  const own = { kid: 'k', algorithm, secret: privateKey, publicKey } as unknown as Key;
+  // Of 600 ECDSA signatures some have an R or S that begins with a zero octet, and most one whose first bit is set.
+  for (let i = 0; i < (algorithm === 'ES256' ? 600 : 3); i++) {
+    const said = { ...token(1_800_000_000 + i, 3600), audience: ['https://one.example'] };
+    const text = jwt.seal(said, own);
+    const { payload } = await jwtVerify(text, publicKey, { typ: 'at+jwt', currentDate: new Date(1_800_000_000_000) });
+    expect(payload.iat).toBe(said.issuedAt);
+    expect(jwt.open(text, own)).toEqual(said);
+  }
 });

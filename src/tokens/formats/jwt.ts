@@ -1,3 +1,4 @@
+import { constants, sign } from 'node:crypto';
 import { Injectable } from '@nestjs/common';
 import { JwtService } from '@nestjs/jwt';
 import { Config } from '../../config/config.js';
@@ -31,11 +32,15 @@ interface Claims {
   company_id?: string;
 }
 
-/** RFC 9068 `at+jwt`. @nestjs/jwt signs with KeyObjects, synchronously: three times as fast as WebCrypto here. */
+/**
+ * RFC 9068 `at+jwt`. @nestjs/jwt verifies. Signing is done here: around a signature of 39 µs the library spends as much again on
+ * checking options and copying claims that are ours (ADR 13).
+ */
 @Injectable()
 export class JwtFormat implements SealedFormat {
   readonly name = 'jwt';
   readonly purpose = 'token-sign';
+  private readonly headers = new WeakMap<Key, string>();
 
   constructor(
     private readonly jwt: JwtService,
@@ -65,12 +70,18 @@ export class JwtFormat implements SealedFormat {
         company_id: token.resource.companyId,
       }),
     };
-    const algorithm = key.algorithm as Config['JWT_ALG'];
-    return this.jwt.sign(claims, {
-      privateKey: key.secret as never,
-      algorithm,
-      header: { alg: algorithm, typ: 'at+jwt', kid: key.kid },
-    });
+    const input = `${this.headerText(key)}.${Buffer.from(JSON.stringify(claims)).toString('base64url')}`;
+    return `${input}.${signature(input, key)}`;
+  }
+
+  private headerText(key: Key): string {
+    let text = this.headers.get(key);
+    if (text === undefined) {
+      const header = { alg: key.algorithm, typ: 'at+jwt', kid: key.kid };
+      text = Buffer.from(JSON.stringify(header)).toString('base64url');
+      this.headers.set(key, text);
+    }
+    return text;
   }
 
   kidOf(text: string): string | undefined {
@@ -144,3 +155,33 @@ function named(epochs: Epochs | UnnamedEpochs): Epochs {
 
 const holdsOf = (epochs: Omit<Epochs, 'era'>, ids: Partial<Record<HoldName, string>>): Holds =>
   Object.fromEntries(Object.entries(epochs).map(([name, epoch]) => [name, { id: ids[name as HoldName]!, epoch }]));
+
+/** RFC 7515 §5.1, in base64url. A KeyObject that is passed alone signs twice as fast on Node 24 as one inside options. */
+function signature(input: string, { algorithm, secret }: Key): string {
+  const octets = Buffer.from(input);
+  if (algorithm === 'RS256') return sign('sha256', octets, secret).toString('base64url');
+  if (algorithm === 'PS256') {
+    const padding = constants.RSA_PKCS1_PSS_PADDING;
+    return sign('sha256', octets, { key: secret, padding, saltLength: 32 }).toString('base64url');
+  }
+  return joseSignature(sign('sha256', octets, secret)).toString('base64url');
+}
+
+const P256_OCTETS = 32;
+
+/**
+ * RFC 7518 §3.4: an ECDSA signature on P-256 as R and S of 32 octets each, out of DER, SEQUENCE { INTEGER r, INTEGER s }. DER drops
+ * leading zeros, and adds one where the first bit is set.
+ */
+function joseSignature(der: Buffer): Buffer {
+  const signature = Buffer.alloc(2 * P256_OCTETS);
+  let at = 2; // the tag and the length of the sequence: at most 70 octets, so one octet of length
+  for (const end of [P256_OCTETS, 2 * P256_OCTETS]) {
+    const length = der[at + 1];
+    const start = at + 2;
+    const surplus = Math.max(0, length - P256_OCTETS);
+    der.copy(signature, end - (length - surplus), start + surplus, start + length);
+    at = start + length;
+  }
+  return signature;
+}

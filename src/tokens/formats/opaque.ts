@@ -20,6 +20,7 @@ export class OpaqueFormat implements SealedFormat {
   readonly name = 'opaque';
   readonly purpose = 'token-seal';
   private readonly prefix: string;
+  private readonly headers = new WeakMap<Key, { text: string; octets: Buffer }>();
 
   constructor(config: Config) {
     this.prefix = prefixOf('oa2', { word: config.CREDENTIAL_PREFIX, environment: config.ENVIRONMENT });
@@ -30,12 +31,17 @@ export class OpaqueFormat implements SealedFormat {
   }
 
   seal(token: ClientToken, key: Key): string {
-    const header = this.prefix + key.kid;
+    let header = this.headers.get(key);
+    if (!header) {
+      const text = this.prefix + key.kid;
+      header = { text, octets: Buffer.from(text) };
+      this.headers.set(key, header);
+    }
     const nonce = randomOctets(NONCE);
-    const cipher = createCipheriv('aes-256-gcm', key.secret, nonce).setAAD(Buffer.from(header, 'latin1'));
+    const cipher = createCipheriv('aes-256-gcm', key.secret, nonce).setAAD(header.octets);
     const sealed = cipher.update(pack(token));
     cipher.final();
-    return header + Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString('base64url');
+    return header.text + Buffer.concat([nonce, sealed, cipher.getAuthTag()]).toString('base64url');
   }
 
   kidOf(text: string): string {
